@@ -1,0 +1,64 @@
+"""What can go wrong with a model.
+
+::
+
+    BertstreamError
+    ├── ModelLoadError                a checkpoint that cannot be served
+    └── InferenceError                one document that cannot be predicted
+        ├── UnsupportedInput          unsupported_input
+        ├── UnknownModel              unknown_model
+        ├── DeadlineExceeded          deadline_exceeded
+        ├── InferenceFailed           inference_failed   (retryable)
+        └── OutOfMemory               out_of_memory      (retryable)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BertstreamError(Exception):
+    """Base of every error that bertstream raises on purpose."""
+
+
+class ModelLoadError(BertstreamError):
+    """The checkpoint cannot be read, is incomplete, or has a head that is not served."""
+
+
+class InferenceError(BertstreamError):
+    """A document that cannot be predicted; `code` is what its sender sees."""
+
+    code: ClassVar[str] = "inference_failed"
+    retryable: ClassVar[bool] = False
+
+
+class UnsupportedInput(InferenceError):
+    """The model cannot take this kind of document, such as a pair for a single-text model."""
+
+    code = "unsupported_input"
+
+
+class UnknownModel(InferenceError):
+    """No model is served under the name that the request asks for."""
+
+    code = "unknown_model"
+
+
+class DeadlineExceeded(InferenceError):
+    """The document's deadline had passed when its device batch was formed."""
+
+    code = "deadline_exceeded"
+
+
+class InferenceFailed(InferenceError):
+    """The model failed on this document alone."""
+
+    code = "inference_failed"
+    retryable = True
+
+
+class OutOfMemory(InferenceError):
+    """The device had no memory for this document alone."""
+
+    code = "out_of_memory"
+    retryable = True
