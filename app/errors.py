@@ -5,7 +5,7 @@
     BertstreamError
     ├── SettingsError                 the program ends with exit code 2
     ├── BrokerError                   Kafka cannot be started or reached
-    ├── ModelLoadError                (models.errors) the program ends, or the old version keeps serving
+    ├── ModelLoadError                (models.errors) the program ends
     ├── InferenceError                (models.errors) split, retried once, then answered
     └── RequestError                  answered and dead-lettered
         ├── Tombstone                 tombstone
