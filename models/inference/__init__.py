@@ -1,0 +1,1 @@
+"""Serving: checkpoints become engines, documents become predictions."""

@@ -1,0 +1,200 @@
+"""Documents, with their labels where there are any, from files in the usual formats.
+
+===============  ====================================================================
+`.txt`           a document a line; blank lines are passed over
+`.csv`, `.tsv`   a header line; the column `text`, or else the only column of text
+`.jsonl`         a JSON object a line with `text`; blank lines are passed over
+===============  ====================================================================
+
+`label`, `id` and `text_pair` are read where a table or an object has them. Files are UTF-8, with
+or without a byte order mark, and are read line by line, however large.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from models.errors import CorpusError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SAMPLE_ROWS = 100
+"""Rows that are looked at to find the column of text in a table without a column `text`."""
+LONGEST_COLUMN_NAME = 64
+LARGEST_FIELD = 64 * 1024 * 1024
+OPTIONAL_COLUMNS = ("label", "id", "text_pair")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledDocument:
+    """One document of a file; `line` is where it begins, counted from 1."""
+
+    text: str
+    label: str | None = None
+    id: str | None = None
+    text_pair: str | None = None
+    line: int = 0
+
+
+def read_documents(path: Path | str) -> Iterator[LabelledDocument]:
+    """Read the documents of a file one by one, in their order.
+
+    A text may be blank where the format can say so: whoever needs words checks.
+
+    Raises:
+        CorpusError: while reading; one line that names the file, the line and what is wrong.
+    """
+    path = Path(path)
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise CorpusError(
+            f"{path}: cannot tell its format; give the file one of the endings "
+            f"{', '.join(_READERS)}"
+        )
+    try:
+        with path.open("rb") as file:
+            yield from read(path, _lines(path, file))
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror or error}") from None
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Decode line by line; line ends are kept, a byte order mark is not."""
+    for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); "
+                "convert the file to UTF-8"
+            ) from None
+
+
+def _read_txt(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[LabelledDocument]:
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if text.strip():
+            yield LabelledDocument(text, line=number)
+
+
+def _read_jsonl(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[LabelledDocument]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            values = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise CorpusError(f"{where}: not JSON: {error.msg}") from None
+        if not isinstance(values, dict):
+            raise CorpusError(f"{where}: not a JSON object; each line is one, with `text`")
+        if "text" not in values:
+            raise CorpusError(f"{where}: no field `text`")
+        text, text_pair = values["text"], values.get("text_pair")
+        if not isinstance(text, str):
+            raise CorpusError(f"{where}: `text` is no string")
+        if not isinstance(text_pair, str | None):
+            raise CorpusError(f"{where}: `text_pair` is no string")
+        yield LabelledDocument(
+            text,
+            label=_name(where, "label", values.get("label")),
+            id=_name(where, "id", values.get("id")),
+            text_pair=text_pair,
+            line=number,
+        )
+
+
+def _name(where: str, field: str, value: object) -> str | None:
+    """A label or id as a string: numbers are common in files and mean their digits."""
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise CorpusError(f"{where}: `{field}` is neither a string nor a whole number")
+
+
+def _read_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[LabelledDocument]:
+    return _read_table(path, lines, "excel")
+
+
+def _read_tsv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[LabelledDocument]:
+    return _read_table(path, lines, "excel-tab")
+
+
+def _read_table(
+    path: Path, lines: Iterator[tuple[int, str]], dialect: str
+) -> Iterator[LabelledDocument]:
+    rows = _rows(path, lines, dialect)
+    _, header = next(rows, (0, []))
+    if not header:
+        return
+    columns = [name.strip().lower() for name in header]
+    sample = list(islice(rows, SAMPLE_ROWS))
+    text_column = _text_column(path, columns, [row for _, row in sample])
+    optional = {name: columns.index(name) for name in OPTIONAL_COLUMNS if name in columns}
+    for line, row in chain(sample, rows):
+        if len(row) != len(columns):
+            raise CorpusError(
+                f"{path}, line {line}: {len(row)} columns, the header has {len(columns)}; "
+                'put a text that has separators or line ends in quotes ("…")'
+            )
+        values = {name: row[column] or None for name, column in optional.items()}
+        yield LabelledDocument(row[text_column], **values, line=line)
+
+
+def _rows(
+    path: Path, lines: Iterator[tuple[int, str]], dialect: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the number of its first line."""
+    csv.field_size_limit(LARGEST_FIELD)  # 128 KiB otherwise: less than a text may have
+    reader = csv.reader((line for _, line in lines), dialect, strict=True)
+    first = 1
+    try:
+        for row in reader:
+            if row:
+                yield first, row
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise CorpusError(
+            f"{path}, line {first}: {error}; a quote inside a quoted text is written twice"
+        ) from None
+
+
+def _text_column(path: Path, columns: list[str], sample: list[list[str]]) -> int:
+    if len(set(columns)) != len(columns):
+        raise CorpusError(f"{path}, line 1: a column name stands there twice")
+    if "text" in columns:
+        return columns.index("text")
+    rest = [i for i, name in enumerate(columns) if name not in OPTIONAL_COLUMNS]
+    if any(len(columns[i]) > LONGEST_COLUMN_NAME for i in rest):
+        raise CorpusError(
+            f"{path}, line 1: this looks like a document, not like column names; "
+            "put a line with column names first, such as `text`"
+        )
+    textual = [i for i in rest if len(rest) == 1 or any(_is_words(row, i) for row in sample)]
+    if len(textual) != 1:
+        raise CorpusError(
+            f"{path}, line 1: no column `text`, and the column of text cannot be told "
+            f"from the columns {', '.join(columns)}; rename it to `text`"
+        )
+    return textual[0]
+
+
+def _is_words(row: list[str], column: int) -> bool:
+    value = row[column].strip() if column < len(row) else ""
+    try:
+        float(value or "0")
+    except ValueError:
+        return True
+    return False
+
+
+_READERS = {".txt": _read_txt, ".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
