@@ -6,6 +6,7 @@
     ├── SettingsError                 the program ends with exit code 2
     ├── BrokerError                   Kafka cannot be started or reached
     ├── ModelLoadError                (models.errors) the program ends
+    ├── CorpusError                   (models.errors) the program ends
     ├── InferenceError                (models.errors) split, retried once, then answered
     └── RequestError                  answered and dead-lettered
         ├── Tombstone                 tombstone
@@ -23,6 +24,7 @@ from typing import ClassVar
 
 from models.errors import (
     BertstreamError,
+    CorpusError,
     DeadlineExceeded,
     InferenceError,
     InferenceFailed,
@@ -36,6 +38,7 @@ __all__ = [
     "CODES",
     "BertstreamError",
     "BrokerError",
+    "CorpusError",
     "DeadlineExceeded",
     "EmptyText",
     "InferenceError",

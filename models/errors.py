@@ -4,6 +4,7 @@
 
     BertstreamError
     ├── ModelLoadError                a checkpoint that cannot be served
+    ├── CorpusError                   a file of documents that cannot be read or used
     └── InferenceError                one document that cannot be predicted
         ├── UnsupportedInput          unsupported_input
         ├── UnknownModel              unknown_model
@@ -23,6 +24,10 @@ class BertstreamError(Exception):
 
 class ModelLoadError(BertstreamError):
     """The checkpoint cannot be read, is incomplete, or has a head that is not served."""
+
+
+class CorpusError(BertstreamError):
+    """A file of documents cannot be read, or cannot serve for training or evaluation."""
 
 
 class InferenceError(BertstreamError):
