@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
-from app.errors import SettingsError
-from app.settings import PREFIX, Settings
+from app.errors import BrokerError, SettingsError
+from app.settings import DEFAULT_BROKER_URL, PREFIX, Settings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+CONNECT_TIMEOUT_S = 8.0
+"""Longest that a client waits for a first answer of the brokers."""
+
+
+class KafkaClient(Protocol):
+    """What aiokafka's consumers, producers and admin clients have in common."""
+
+    async def start(self) -> None: ...
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -29,6 +44,92 @@ def client_options(settings: Settings) -> dict[str, Any]:
             "sasl_plain_password": settings.sasl_password.get_secret_value(),
         }
     return options
+
+
+async def connect(client: KafkaClient, settings: Settings) -> None:
+    """Start an aiokafka client; `stop()` it afterwards, also after an error.
+
+    Raises:
+        BrokerError: no broker answers within `CONNECT_TIMEOUT_S`, or it refuses us; says why.
+    """
+    from aiokafka.errors import KafkaError
+
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await client.start()
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise await _unreachable(settings, error) from None
+
+
+@contextlib.contextmanager
+def broker_errors(what: str) -> Iterator[None]:
+    """Turn aiokafka's errors in the block into one `BrokerError` line that begins with `what`."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(f"{what}: {_reason(error)}") from error
+
+
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic that exists.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    from aiokafka import TopicPartition
+
+    partitions = consumer.partitions_for_topic(topic)
+    if not partitions:
+        await consumer.topics()  # asks the brokers anew, and creates nothing
+        partitions = consumer.partitions_for_topic(topic)
+    if not partitions:
+        raise BrokerError(f"there is no topic {topic}: bertstream topics --create creates it")
+    return [TopicPartition(topic, partition) for partition in sorted(partitions)]
+
+
+async def seek_to_end(consumer: AIOKafkaConsumer) -> None:
+    """Stand, once this returns, behind everything that is on the assigned partitions now."""
+    for partition, offset in (await consumer.end_offsets(consumer.assignment())).items():
+        consumer.seek(partition, offset)
+
+
+async def _unreachable(settings: Settings, error: Exception) -> BrokerError:
+    """Ask the first broker once more: a client's own error does not say why it failed."""
+    from aiokafka.conn import create_conn
+
+    options = client_options(settings)
+    servers: list[str] = options.pop("bootstrap_servers")
+    host, _, port = servers[0].rpartition(":")
+    try:
+        async with asyncio.timeout(2):
+            connection = await create_conn(host.strip("[]"), int(port), **options)
+        connection.close()
+    except TimeoutError:
+        reason = "it does not answer"
+    except Exception as again:
+        reason = _reason(again)
+    else:
+        reason = _reason(error)
+    advice = (
+        f"check {PREFIX}BROKER_URL and the broker"
+        if settings.broker_url
+        else "start one (bertstream up, or bertstream broker), or name yours in "
+        f"{PREFIX}BROKER_URL, such as {DEFAULT_BROKER_URL}"
+    )
+    return BrokerError(f"no Kafka broker at {', '.join(servers)} ({reason}): {advice}")
+
+
+def _reason(error: BaseException) -> str:
+    """One line of what went wrong, without the jargon that aiokafka puts around it."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused"
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
