@@ -1,0 +1,482 @@
+"""A real Apache Kafka on this machine: one KRaft node, its data in a folder, on 127.0.0.1 only.
+
+::
+
+    this process ── lifeline.py ── java kafka.Kafka
+
+Everything is kept in one folder: `data/` (Kafka's storage), `logs/`, `tmp/`, the configuration as
+written at each start, `jars` (see `app.kafka_jars`), `port` (the last one), `address`
+(`host:port`, there while the broker answers) and `lock` (held by the Java process).
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from app import lifeline
+from app.errors import BrokerError
+from app.kafka_jars import find_jars, java_command, java_environment
+from app.settings import MAX_RECORD_BYTES, MEBIBYTE
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 9092
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+"""How long Kafka may take to stop by itself before it is killed."""
+POLL_S = 0.02
+
+JVM_OPTIONS = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",  # records of 16 MiB fragment G1's regions
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "-Djava.io.tmpdir=tmp",  # for the native libraries that compressors unpack
+    "-Dlog4j2.configurationFile=log4j2.xml",
+)
+
+SERVER_PROPERTIES = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,"
+    "SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+    "log.dirs": "data",
+    "auto.create.topics.enable": "false",
+    # One node, and few partitions, which are quick to create and to load.
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "group.initial.rebalance.delay.ms": "50",
+    # Records of 16 MiB, with room for their headers, and a bound on those in memory at once.
+    "message.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
+    "replica.fetch.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
+    "socket.request.max.bytes": str(2 * MAX_RECORD_BYTES + MEBIBYTE),
+    "queued.max.request.bytes": str(4 * MAX_RECORD_BYTES),
+    # The cleaner's map must hold every key of a segment, at 24 bytes a key.
+    "log.cleaner.dedupe.buffer.size": str(64 * MEBIBYTE),
+    "log.segment.bytes": str(256 * MEBIBYTE),
+    "log.retention.hours": "168",
+    # A group that was away for a while should not read again what is still kept.
+    "offsets.retention.minutes": str(30 * 24 * 60),
+}
+
+LOG4J2 = """\
+<Configuration status="error" shutdownHook="disable">
+  <Appenders>
+    <RollingFile name="server" fileName="logs/server.log" filePattern="logs/server.%i.log">
+      <PatternLayout pattern="%d %-5p %c{1} %m%n" charset="UTF-8"/>
+      <SizeBasedTriggeringPolicy size="10 MB"/>
+      <DefaultRolloverStrategy max="3"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers><Root level="info"><AppenderRef ref="server"/></Root></Loggers>
+</Configuration>
+"""
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedBroker:
+    """Kafka in a process of its own, which ends when this one does, however this one ends.
+
+    Starting and stopping wait: from an event loop, call them through `asyncio.to_thread`.
+
+    Args:
+        folder: where everything is kept, `settings.embedded_address_file.parent`.
+        properties: server properties that go before ours, except that `listeners` and
+            `advertised.listeners` are added to ours.
+        progress: takes a line for the user where something takes long or is not as wished.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        properties: Mapping[str, str] | None = None,
+        progress: Callable[[str], None] = log.info,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.port = 0
+        self.pid = 0
+        """Process id of the Java process."""
+        self.log_file = self.folder / "logs" / "server.log"
+        self._output_file = self.folder / "logs" / "java.log"
+        self._address_file = self.folder / "address"
+        self._data = self.folder / "data"
+        self._properties = dict(properties or {})
+        self._progress = progress
+        self._lifeline: subprocess.Popen[str] | None = None
+        self._log_start = 0
+
+    @property
+    def address(self) -> str:
+        """The bootstrap server, `host:port`."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._lifeline is not None and self._lifeline.poll() is None
+
+    def start(self, port: int | None = None, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start Kafka and wait until it answers.
+
+        Args:
+            port: the wished port; another is taken, and said, where this one is not free. None:
+                the one of the last start, or else 9092; 0: any.
+            timeout_s: how long Kafka may take. Fetching its jars takes the time it takes.
+
+        Raises:
+            BrokerError: the jars cannot be had, the folder is in use, or Kafka does not start.
+        """
+        if self.running:
+            raise BrokerError(f"this Kafka runs already, on {self.address}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _Lock(self.folder) as lock:
+            self._address_file.unlink(missing_ok=True)
+            jars = find_jars(self.folder / "jars", self._progress)
+            wished = self._last_port() if port is None else port
+            for _ in range(3):
+                self.port = _free_port(wished)
+                self._prepare(jars)
+                try:
+                    self._spawn(jars, lock)
+                    self._wait_until_it_answers(timeout_s)
+                    break
+                except BaseException as error:
+                    self.stop()
+                    # Between the look and Kafka's own bind, somebody else may have taken the port.
+                    if "Address already in use" not in str(error):
+                        raise
+            else:
+                raise BrokerError(f"no free port for Kafka was found beside {wished}")
+        if wished not in (0, self.port):
+            self._progress(f"port {wished} is taken: Kafka listens on {self.address}")
+        (self.folder / "port").write_text(str(self.port))
+        self._address_file.write_text(self.address)
+
+    def stop(self) -> None:
+        """Stop Kafka, cleanly where it lets itself be stopped in time; it may have ended."""
+        process, self._lifeline = self._lifeline, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(STOP_TIMEOUT_S + 5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        if process.returncode < 0 and self.pid:
+            self._stop_orphan()
+        self._address_file.unlink(missing_ok=True)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until Kafka has ended; tells whether it has."""
+        if self._lifeline is not None:
+            try:
+                self._lifeline.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                return False
+        return True
+
+    def reset(self) -> None:
+        """Remove the data and the logs of a broker that does not run.
+
+        Raises:
+            BrokerError: it runs.
+        """
+        if self.folder.is_dir():
+            with _Lock(self.folder):
+                for name in ("data", "logs", "tmp"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                (self.folder / "port").unlink(missing_ok=True)
+
+    def __enter__(self) -> EmbeddedBroker:
+        if not self.running:
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def why_it_ended(self) -> str:
+        """What Kafka's log says about it, in one line."""
+        return f"{_telling_line(self._log_lines()) or 'it said nothing'} (log: {self.log_file})"
+
+    def _last_port(self) -> int:
+        try:
+            return int((self.folder / "port").read_text())
+        except (OSError, ValueError):
+            return DEFAULT_PORT
+
+    def _prepare(self, jars: list[Path]) -> None:
+        """Write the configuration, and format the storage if it is new."""
+        for name in ("logs", "tmp"):
+            (self.folder / name).mkdir(exist_ok=True)
+        for leftover in (self.folder / "tmp").iterdir():
+            leftover.unlink()
+        (self.folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
+        (self.folder / "server.properties").write_text(self._server_properties(), "ascii")
+        self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+        if (self._data / "meta.properties").exists():  # it is what formatting writes last
+            return
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        formatted = subprocess.run(
+            java_command(
+                jars,
+                "kafka.tools.StorageTool",
+                *("format", "--cluster-id", cluster, "--config", "server.properties"),
+                options=("-XX:TieredStopAtLevel=1", *JVM_OPTIONS),
+            ),
+            cwd=self.folder,
+            env=java_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=START_TIMEOUT_S,
+        )
+        if formatted.returncode:
+            lines = [*formatted.stdout.splitlines(), *formatted.stderr.splitlines()]
+            raise BrokerError(f"Kafka cannot use {self._data}: {_telling_line(lines)}")
+
+    def _server_properties(self) -> str:
+        """The configuration as a Java properties file, which knows ASCII and escapes."""
+        ours = f"PLAINTEXT://{self.address}"
+        controller_port = _free_port(0)
+        properties = SERVER_PROPERTIES | {
+            "listeners": f"{ours},CONTROLLER://{HOST}:{controller_port}",
+            "advertised.listeners": ours,
+            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        }
+        for name, value in self._properties.items():
+            added = name in ("listeners", "advertised.listeners")
+            properties[name] = f"{properties[name]},{value}" if added else value
+        return "".join(f"{name}={_escaped(value)}\n" for name, value in properties.items())
+
+    def _spawn(self, jars: list[Path], lock: _Lock) -> None:
+        guard = [sys.executable, "-I", "-S", lifeline.__file__]
+        command = java_command(jars, "kafka.Kafka", "server.properties", options=JVM_OPTIONS)
+        with self._output_file.open("wb") as output:
+            self._lifeline = subprocess.Popen(
+                [*guard, str(os.getpid()), str(STOP_TIMEOUT_S), str(self._address_file), *command],
+                cwd=self.folder,
+                env=java_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+                pass_fds=[lock.descriptor],
+                start_new_session=True,  # Ctrl-C is for us: we may need Kafka a while longer
+            )
+        assert self._lifeline.stdout is not None
+        self.pid = int(self._lifeline.stdout.readline() or 0)
+        lock.write({"host": socket.gethostname(), "starter": os.getpid(), "java": self.pid})
+
+    def _wait_until_it_answers(self, timeout_s: float) -> None:
+        meta = (self._data / "meta.properties").read_text()
+        cluster = re.search(r"^cluster\.id=(.*)$", meta, re.MULTILINE)
+        expected = cluster.group(1).strip() if cluster else ""
+        deadline = time.monotonic() + timeout_s
+        while (found := _cluster_id(self.port)) != expected:
+            if not self.running:
+                raise BrokerError(f"Kafka did not start: {self.why_it_ended()}")
+            if time.monotonic() > deadline:
+                other = f"; another Kafka, {found}, answers there" if found else ""
+                raise BrokerError(
+                    f"Kafka did not answer on {self.address} within {timeout_s:.0f} s{other}: "
+                    f"{self.why_it_ended()}"
+                )
+            time.sleep(POLL_S)
+
+    def _stop_orphan(self) -> None:
+        """End Java where the process between us was killed. Our lock tells that it is Java still,
+        and no later process of the same id."""
+        for signum, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+            deadline = time.monotonic() + patience_s
+            if not _is_locked(self.folder):
+                return
+            os.kill(self.pid, signum)
+            while _is_locked(self.folder) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+
+    def _log_lines(self) -> list[str]:
+        lines: list[str] = []
+        for file, start in ((self._output_file, 0), (self.log_file, self._log_start)):
+            try:
+                content = file.read_bytes()
+            except OSError:
+                continue
+            start = start if start <= len(content) else 0  # it was rotated meanwhile
+            lines += content[start:].decode(errors="replace").splitlines()
+        return lines
+
+
+class _Lock:
+    """The right to use a broker's folder, taken on entry, and kept by the processes that inherit
+    its descriptor.
+
+    Raises:
+        BrokerError: another broker has it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.descriptor = -1
+
+    def __enter__(self) -> _Lock:
+        self.descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            self._take()
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    def write(self, holder: Mapping[str, object]) -> None:
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, json.dumps(holder).encode(), 0)
+
+    def _take(self) -> None:
+        deadline = time.monotonic() + STOP_TIMEOUT_S + 5
+        while not _try_lock(self.descriptor):
+            holder = self._holder()
+            abandoned = holder.get("host") == socket.gethostname() and not _is_alive(
+                int(holder.get("starter", 0))
+            )
+            # A broker whose starter was killed is about to end.
+            if abandoned and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            elif abandoned:
+                raise BrokerError(
+                    f"a Kafka that was left behind uses {self._folder}: "
+                    f"end it with 'kill {holder.get('java')}'"
+                )
+            else:
+                raise BrokerError(f"a Kafka {self._where()} uses {self._folder}: stop it first")
+
+    def _holder(self) -> dict[str, str | int]:
+        try:
+            holder: dict[str, str | int] = json.loads(os.pread(self.descriptor, 4096, 0))
+            return holder
+        except ValueError:
+            return {}
+
+    def _where(self) -> str:
+        try:
+            return f"that listens on {(self._folder / 'address').read_text()}"
+        except OSError:
+            return "that is starting or stopping"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_locked(folder: Path) -> bool:
+    with (folder / "lock").open("rb") as file:
+        return not _try_lock(file.fileno())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _free_port(wished: int) -> int:
+    """The wished port if nothing listens there, else any free one."""
+    with socket.socket() as probe:
+        taken = wished != 0 and probe.connect_ex((HOST, wished)) == 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does
+        try:
+            probe.bind((HOST, 0 if taken else wished))
+        except OSError:
+            probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _cluster_id(port: int) -> str | None:
+    """Ask for the cluster at a port by Kafka's own protocol; None where no broker of it answers.
+
+    A Metadata request, version 2 with no topics, whose answer is correlation id, brokers
+    (id, host, port, rack) and cluster id.
+    """
+    request = struct.pack(">hhihi", 3, 2, 0, -1, 0)
+    try:
+        with socket.create_connection((HOST, port), timeout=5) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            with connection.makefile("rb") as stream:
+                (size,) = struct.unpack(">i", stream.read(4))
+                answer = stream.read(size)
+        _, brokers, _, host_length = struct.unpack_from(">iiih", answer)
+        if brokers != 1:  # it is not registered yet
+            return None
+        at = 14 + host_length + 4
+        (rack_length,) = struct.unpack_from(">h", answer, at)
+        at += 2 + max(rack_length, 0)
+        (length,) = struct.unpack_from(">h", answer, at)
+        return answer[at + 2 : at + 2 + length].decode()
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def _escaped(value: str) -> str:
+    units = struct.iter_unpack(">H", value.encode("utf-16-be"))
+    return "".join(
+        chr(unit) if 0x20 <= unit < 0x7F and unit != 0x5C else f"\\u{unit:04x}" for (unit,) in units
+    )
+
+
+def _telling_line(lines: list[str]) -> str:
+    """The line that most likely says what went wrong: the innermost cause, or else the last error,
+    or else the last line."""
+    for pattern in (r"^Caused by: ", r"^\S*(Exception|Error): ", r" (ERROR|FATAL) ", r"\S"):
+        found = [line for line in lines if re.search(pattern, line)]
+        if found:
+            return found[-1].strip()
+    return ""
