@@ -7,7 +7,6 @@ working directory; the environment wins. `bertstream settings` lists them.
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,7 +189,7 @@ class Settings(BaseSettings):
         """Where the embedded broker of this `DATA_DIR` keeps its `host:port`."""
         return self.data_dir / "broker" / "address"
 
-    @cached_property
+    @property
     def broker_urls(self) -> list[str]:
         """The brokers to connect to, each `kafka://host:port`."""
         if self.broker_url is not None:

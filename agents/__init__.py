@@ -1,0 +1,1 @@
+"""Faust agents, thin: they read as the flow of records."""

@@ -1,0 +1,28 @@
+"""Requests in, outcomes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from faust.types import EventT
+
+from app import app
+from app.records import Job, Outcome
+from app.streams import BatchStream
+
+
+@app.agent(app.request_topic, name="predict", sink=[app.publisher.publish])
+async def predict(stream: BatchStream) -> AsyncIterator[list[Outcome]]:
+    """Answer every request; it is acknowledged when its outcome has been delivered."""
+    settings = app.settings
+    batches = stream.take(
+        settings.batch_size, within=settings.batch_wait_s, hurry=app.pool.has_idle_lane
+    )
+    async for answers in app.pool.map(decoded(batches), Job.document):
+        yield [Outcome.of(job, answer) for job, answer in answers]
+
+
+async def decoded(batches: AsyncIterator[list[EventT]]) -> AsyncIterator[list[Job]]:
+    """Read each record of each batch; one that is no request becomes a job with an error."""
+    async for batch in batches:
+        yield [Job.of(event, app.settings.max_text_bytes) for event in batch]

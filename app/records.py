@@ -1,0 +1,319 @@
+"""The records that bertstream reads and writes.
+
+Requests are decoded and responses encoded by hand, since they pass by the thousand each second;
+records among bertstream's own processes are `faust.Record`s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+import orjson
+from faust.types import EventT
+
+from app.errors import (
+    EmptyText,
+    InferenceError,
+    InferenceFailed,
+    InvalidEncoding,
+    InvalidJSON,
+    MissingField,
+    RequestError,
+    TextTooLarge,
+    Tombstone,
+    WrongType,
+)
+from models.inference.tasks import Document, Prediction
+
+MAX_ID_BYTES = 64 * 1024
+"""An id becomes the key of the response: a longer one cannot be used."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a record stands in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"topic": self.topic, "partition": self.partition, "offset": self.offset}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as its sender meant it; see the README for the fields."""
+
+    text: str
+    text_pair: str | None = None
+    model: str | None = None
+    top_k: int | None = None
+    deadline_ms: int | None = None
+
+
+def _json_object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise Tombstone("the record has no value")
+    try:
+        # orjson refuses bad UTF-8 too, but does not say that it is the encoding.
+        value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEncoding(f"the value is no UTF-8 at byte {error.start}") from None
+    try:
+        content = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJSON(f"the value is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InvalidJSON(f"the value is JSON, but no object: {_kind(content)}")
+    return content
+
+
+def _request(content: dict[str, Any], max_text_bytes: int) -> Request:
+    if "id" in content:
+        _check_id(content["id"])
+    if "text" not in content:
+        raise MissingField("the field 'text' is missing")
+    text = content["text"]
+    if not isinstance(text, str):
+        raise WrongType(f"'text' must be a string, not {_kind(text)}")
+    if not text.strip():
+        raise EmptyText("'text' is blank")
+    text_pair = _optional(content, "text_pair", str, "a string")
+    n_bytes = len(text.encode()) + len((text_pair or "").encode())
+    if n_bytes > max_text_bytes:
+        raise TextTooLarge(f"the text has {n_bytes:,} bytes of UTF-8; {max_text_bytes:,} are taken")
+    return Request(
+        text=text,
+        text_pair=text_pair,
+        model=_optional(content, "model", str, "a string"),
+        top_k=_integer(content, "top_k", at_least=1),
+        deadline_ms=_integer(content, "deadline_ms", at_least=0),
+    )
+
+
+def _check_id(value: Any) -> None:
+    if not isinstance(value, str):
+        raise WrongType(f"'id' must be a string, not {_kind(value)}")
+    if not value:
+        raise WrongType("'id' must not be empty")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise WrongType(f"'id' must not be longer than {MAX_ID_BYTES:,} bytes of UTF-8")
+
+
+def _optional(content: dict[str, Any], name: str, kind: type, described: str) -> Any:
+    value = content.get(name)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise WrongType(f"'{name}' must be {described}, not {_kind(value)}")
+    return value
+
+
+def _integer(content: dict[str, Any], name: str, *, at_least: int) -> int | None:
+    value: int | None = _optional(content, name, int, f"an integer of {at_least} or more")
+    if value is not None and value < at_least:
+        raise WrongType(f"'{name}' must be an integer of {at_least} or more, not {value}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
+    return kinds[type(value)]
+
+
+@dataclass(slots=True)
+class Job:
+    """One record of the request topic on its way to its outcome."""
+
+    event: EventT
+    source: Source
+    request_id: str
+    request: Request | RequestError
+
+    @classmethod
+    def of(cls, event: EventT, max_text_bytes: int) -> Job:
+        """Decode the record; what is wrong with it becomes its `request`."""
+        message = event.message
+        source = Source(message.topic, message.partition, message.offset)
+        request_id = None
+        request: Request | RequestError
+        try:
+            content = _json_object(message.value)
+            request_id = _usable_id(content.get("id"))
+            request = _request(content, max_text_bytes)
+        except RequestError as error:
+            request = error
+        if request_id is None:
+            request_id = _usable_key(message.key) or str(source)
+        return cls(event, source, request_id, request)
+
+    @property
+    def timestamp(self) -> float:
+        """Unix seconds at which the request was produced."""
+        timestamp: float = self.event.message.timestamp
+        return timestamp
+
+    def document(self) -> Document | RequestError:
+        """What the models are asked, or why they are not."""
+        request = self.request
+        if isinstance(request, RequestError):
+            return request
+        deadline = None
+        if request.deadline_ms is not None:
+            deadline = self.timestamp + request.deadline_ms / 1000
+        return Document(
+            request.text, request.text_pair, request.top_k, request.model, deadline=deadline
+        )
+
+
+def _usable_id(value: Any) -> str | None:
+    try:
+        _check_id(value)
+    except WrongType:
+        return None
+    usable: str = value
+    return usable
+
+
+def _usable_key(key: bytes | None) -> str | None:
+    if not key or len(key) > MAX_ID_BYTES:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one record: a prediction, or an error with a code."""
+
+    job: Job
+    answer: Prediction | RequestError | InferenceError
+    time: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(cls, job: Job, answer: Prediction | Exception) -> Outcome:
+        """Pair a job with its answer; an error that has no code is `inference_failed`."""
+        if isinstance(answer, (Prediction, RequestError, InferenceError)):
+            return cls(job, answer)
+        return cls(job, InferenceFailed(f"{type(answer).__name__}: {answer}"))
+
+    @property
+    def error(self) -> RequestError | InferenceError | None:
+        return None if isinstance(self.answer, Prediction) else self.answer
+
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds since the request was produced, by this machine's clock."""
+        return max(0.0, (self.time - self.job.timestamp) * 1000)
+
+    @property
+    def key(self) -> bytes:
+        return self.job.request_id.encode()
+
+    def value(self) -> bytes:
+        """The response, encoded."""
+        return orjson.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The response, field by field as the README describes it."""
+        answer = self.answer
+        if not isinstance(answer, Prediction):
+            return {
+                "id": self.job.request_id,
+                "status": "error",
+                "error": describe_error(answer),
+                "source": self.job.source.to_dict(),
+            }
+        total_ms = self.total_ms
+        return {
+            "id": self.job.request_id,
+            "status": "ok",
+            "model": answer.model,
+            "model_version": answer.model_version,
+            "task": answer.task,
+            "label": answer.label,
+            "score": answer.score,
+            "scores": answer.scores,
+            "labels": answer.labels,
+            "embedding": answer.embedding,
+            "segments": answer.segments,
+            "tokens": answer.tokens,
+            "timings_ms": {
+                "queued": round(max(0.0, total_ms - answer.inference_ms), 3),
+                "inference": round(answer.inference_ms, 3),
+                "total": round(total_ms, 3),
+            },
+            "source": self.job.source.to_dict(),
+        }
+
+
+def describe_error(error: RequestError | InferenceError) -> dict[str, Any]:
+    """What the sender of a request is told of its error."""
+    return {"code": error.code, "message": str(error), "retryable": error.retryable}
+
+
+class Throughput(faust.Record, serializer="json"):
+    """What one worker did with one model over some time; `plus` adds the next interval to it."""
+
+    model: str
+    worker: str
+    host: str
+    pid: int
+    page: str
+    started_at: float
+    """Unix seconds."""
+    partitions: list[int]
+    """Partitions of the request topic that the worker reads."""
+    devices: list[str]
+    dtype: str
+    time: float
+    """Unix seconds at the end of the interval."""
+    seconds: float
+    """Length of the interval."""
+    records: int = 0
+    documents: int = 0
+    tokens: int = 0
+    batches: int = 0
+    batched_documents: int = 0
+    errors: dict[str, int] = {}  # noqa: RUF012 - a field of a faust.Record, copied by it
+    labels: dict[str, int] = {}  # noqa: RUF012
+    latency_ms: dict[str, int] = {}  # noqa: RUF012
+    """Records by bucket of `app.latency`."""
+
+    def plus(self, later: Throughput) -> Throughput:
+        """Both intervals together, with the facts of the later one."""
+        return later.derive(
+            seconds=self.seconds + later.seconds,
+            records=self.records + later.records,
+            documents=self.documents + later.documents,
+            tokens=self.tokens + later.tokens,
+            batches=self.batches + later.batches,
+            batched_documents=self.batched_documents + later.batched_documents,
+            errors=add_counts(self.errors, later.errors),
+            labels=add_counts(self.labels, later.labels),
+            latency_ms=add_counts(self.latency_ms, later.latency_ms),
+        )
+
+
+def add_counts(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, added up."""
+    return dict(Counter(first) + Counter(second))

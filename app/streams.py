@@ -1,0 +1,90 @@
+"""Streams whose batches are acknowledged by whoever delivers their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from faust.streams import Stream
+from faust.types import EventT
+
+
+class BatchStream(Stream):  # type: ignore[misc]
+    """Faust's stream with a `take()` that acknowledges nothing by itself.
+
+    Faust's own acknowledges a batch when the body is done with it, also when the body raised,
+    and before a pool that the batch was handed to has answered. Here the events of a batch stay
+    unacknowledged until `ack()` is called for each of them, in any order.
+    """
+
+    async def take(
+        self,
+        max_: int,
+        within: float,
+        *,
+        hurry: Callable[[], bool] = lambda: False,
+    ) -> AsyncIterator[list[EventT]]:
+        """Yield batches of one to `max_` events.
+
+        Arguments:
+            max_: Most events of a batch.
+            within: Seconds that the first event of a batch waits for company.
+            hurry: Whether a batch should go as it is, because whoever is to work on it is idle.
+
+        Raises:
+            Exception: whatever was thrown into the stream's channel.
+        """
+        await self.maybe_start()
+        queue = self.channel.queue
+        # One getter lives across batches: cancelling it could lose the event that it just got.
+        getter: asyncio.Task[EventT] | None = None
+        try:
+            while not self.should_stop:
+                batch: list[EventT] = []
+                closes_at = float("inf")
+                while len(batch) < max_:
+                    if getter is None and not queue.empty():
+                        event = queue.get_nowait()
+                    else:
+                        getter = getter or asyncio.ensure_future(queue.get())
+                        timeout = None
+                        if batch:
+                            timeout = 0.0 if hurry() else closes_at - time.monotonic()
+                            if timeout <= 0 and not getter.done():
+                                # Let what is already on its way arrive.
+                                await asyncio.sleep(0)
+                                if not getter.done():
+                                    break
+                        await asyncio.wait({getter}, timeout=timeout)
+                        if not getter.done():
+                            break
+                        event, getter = getter.result(), None
+                    if self._is_current(event):
+                        if not batch:
+                            closes_at = time.monotonic() + within
+                        self._begin(event)
+                        batch.append(event)
+                if batch:
+                    self.events_total += len(batch)
+                    yield batch
+        finally:
+            if getter is not None:
+                getter.cancel()
+                with suppress(asyncio.CancelledError):
+                    await getter
+            self._channel_stop_iteration(self.channel)
+
+    def _is_current(self, event: EventT) -> bool:
+        """Whether the partition is still ours; a record of an old assignment is read again."""
+        message = event.message
+        return (
+            self.app.flow_control.is_active()
+            and message.generation_id == self.app.consumer_generation_id
+        )
+
+    def _begin(self, event: EventT) -> None:
+        message = event.message
+        message.tracked = True
+        self.app.consumer.track_message(message)

@@ -1,0 +1,57 @@
+"""Tables of what was done, kept in Kafka: they survive every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+
+from app.records import Throughput
+
+WINDOW_S = 5.0
+"""Width of a window of throughput."""
+KEEP_S = 3600.0
+"""How long a window is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of the app, written by the agent of the throughput topic alone."""
+
+    windows: Any
+    """Throughput by `model|worker`, in windows of `WINDOW_S`."""
+    totals: Any
+    """Throughput by model since the topics exist."""
+
+    def add(self, key: str, record: Throughput) -> None:
+        """Add what a worker did to the current window and to the totals."""
+        window = self.windows[key].value()
+        self.windows[key] = record if window is None else window.plus(record)
+        total = self.totals[record.model]
+        self.totals[record.model] = record if total is None else total.plus(record)
+
+
+def declare_tables(app: faust.App) -> Tables:
+    """Declare the tables; their changelogs have one partition, as the throughput topic has."""
+    windows = app.Table(
+        "throughput",
+        default=_nothing,
+        key_type=str,
+        value_type=Throughput,
+        partitions=1,
+        help="Throughput by model and worker.",
+    ).tumbling(WINDOW_S, expires=KEEP_S)
+    totals = app.Table(
+        "totals",
+        default=_nothing,
+        key_type=str,
+        value_type=Throughput,
+        partitions=1,
+        help="Throughput by model since the beginning.",
+    )
+    return Tables(windows, totals)
+
+
+def _nothing() -> None:
+    """What a table holds for a key that was never written."""

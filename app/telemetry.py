@@ -1,0 +1,189 @@
+"""What this worker did: counted for Prometheus, and told to the other workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mode import Service
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from app.latency import bucket
+from app.records import Outcome, Throughput
+from app.settings import Settings
+from models.inference.tasks import Prediction
+
+if TYPE_CHECKING:
+    from models.inference.pool import BatchDone
+
+LATENCY_BUCKETS_S = (
+    *(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Telemetry:
+    """Counts outcomes and device batches, by model."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.worker = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        self.started_at = time.time()
+        self.default_model = next(iter(settings.models))
+        self.models: list[str] = list(settings.models)
+        self._since = time.monotonic()
+        self._counts: dict[str, _Counts] = {}
+        self.registry = registry = CollectorRegistry()
+        self._records = PrometheusCounter(
+            "bertstream_records",
+            "Records answered, by model and code (ok or the code of the error)",
+            ["model", "code"],
+            registry=registry,
+        )
+        self._tokens = PrometheusCounter(
+            "bertstream_tokens", "Tokens of predicted documents", ["model"], registry=registry
+        )
+        self._labels = PrometheusCounter(
+            "bertstream_labels", "Predictions by label", ["model", "label"], registry=registry
+        )
+        self._latency = Histogram(
+            "bertstream_latency_seconds",
+            "From the timestamp of a request to the confirmed delivery of its response",
+            ["model"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._batch_documents = Histogram(
+            "bertstream_batch_documents",
+            "Documents of a device batch",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._batch_seconds = Histogram(
+            "bertstream_batch_seconds",
+            "Time of a device batch",
+            ["model"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+
+    def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Export a value that is read whenever the metrics are asked for."""
+        Gauge(name, meaning, registry=self.registry).set_function(read)
+
+    def metrics(self) -> bytes:
+        """Everything counted since the start, in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+    def delivered(self, outcome: Outcome) -> None:
+        """Count an outcome that the broker has confirmed."""
+        answer = outcome.answer
+        latency_ms = max(0.0, (time.time() - outcome.job.timestamp) * 1000)
+        if isinstance(answer, Prediction):
+            model, code = answer.model, "ok"
+            counts = self._counts_of(model)
+            counts.documents += 1
+            counts.tokens += answer.tokens
+            self._tokens.labels(model).inc(answer.tokens)
+            for label in answer.labels or ([answer.label] if answer.label is not None else []):
+                counts.labels[label] += 1
+                self._labels.labels(model, label).inc()
+        else:
+            model, code = self.default_model, answer.code
+            counts = self._counts_of(model)
+            counts.errors[code] += 1
+        counts.records += 1
+        counts.latency_ms[bucket(latency_ms)] += 1
+        self._records.labels(model, code).inc()
+        self._latency.labels(model).observe(latency_ms / 1000)
+
+    def batch_done(self, batch: BatchDone) -> None:
+        """Count a device batch."""
+        counts = self._counts_of(batch.model)
+        counts.batches += 1
+        counts.batched_documents += batch.documents
+        self._batch_documents.labels(batch.model).observe(batch.documents)
+        self._batch_seconds.labels(batch.model).observe(batch.seconds)
+
+    def take(self, facts: dict[str, Any]) -> list[Throughput]:
+        """What was done since the last call: a record a model, also for one that was idle."""
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        counts_by_model, self._counts = self._counts, {}
+        return [
+            Throughput(
+                model=model,
+                worker=self.worker,
+                started_at=self.started_at,
+                time=time.time(),
+                seconds=seconds,
+                **facts,
+                **(counts_by_model.get(model) or _Counts()).to_dict(),
+            )
+            for model in self.models
+        ]
+
+    def _counts_of(self, model: str) -> _Counts:
+        counts = self._counts.get(model)
+        if counts is None:
+            counts = self._counts[model] = _Counts()
+        return counts
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.records = self.documents = self.tokens = self.batches = self.batched_documents = 0
+        self.errors: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()
+        self.latency_ms: Counter[str] = Counter()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            name: dict(value) if isinstance(value, Counter) else value
+            for name, value in vars(self).items()
+        }
+
+
+class Send(Protocol):
+    """Sends one throughput record under its key."""
+
+    async def __call__(self, *, key: str, value: Throughput) -> Any: ...
+
+
+class ThroughputReporter(Service):  # type: ignore[misc]
+    """Sends one record per model and interval to the throughput topic."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        send: Send,
+        facts: Callable[[], dict[str, Any]],
+        interval_s: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.telemetry = telemetry
+        self.send = send
+        self.facts = facts
+        self.interval_s = interval_s
+
+    async def on_stop(self) -> None:
+        """Tell what the last interval brought."""
+        await self._report()
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _run(self) -> None:
+        async for _ in self.itertimer(self.interval_s, name="throughput"):
+            await self._report()
+
+    async def _report(self) -> None:
+        for record in self.telemetry.take(self.facts()):
+            await self.send(key=f"{record.model}|{record.worker}", value=record)
