@@ -13,12 +13,10 @@ or without a byte order mark, and are read line by line, however large.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
-
 import orjson
 
 from models.errors import CorpusError
@@ -51,20 +49,28 @@ def read_documents(path: Path | str) -> Iterator[LabelledDocument]:
         CorpusError: while reading; one line that names the file, the line and what is wrong.
     """
     path = Path(path)
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
+    if path.suffix.lower() not in _READERS:
         raise CorpusError(
             f"{path}: cannot tell its format; give the file one of the endings "
             f"{', '.join(_READERS)}"
         )
     try:
         with path.open("rb") as file:
-            yield from read(path, _lines(path, file))
+            yield from parse_documents(file, path.suffix, path)
     except OSError as error:
         raise CorpusError(f"{path}: {error.strerror or error}") from None
 
 
-def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
+def parse_documents(lines: Iterable[bytes], ending: str, path: Path) -> Iterator[LabelledDocument]:
+    """Read the documents of lines, as of a file with this ending; errors call it `path`.
+
+    Raises:
+        CorpusError: while reading.
+    """
+    return _READERS[ending.lower()](path, _lines(path, lines))
+
+
+def _lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     """Decode line by line; line ends are kept, a byte order mark is not."""
     for number, line in enumerate(file, start=1):
         if number == 1:
