@@ -80,10 +80,9 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPar
     """
     from aiokafka import TopicPartition
 
-    partitions = consumer.partitions_for_topic(topic)
-    if not partitions:
-        await consumer.topics()  # asks the brokers anew, and creates nothing
-        partitions = consumer.partitions_for_topic(topic)
+    # A consumer keeps metadata of the topics alone that it reads; this asks for all.
+    cluster = await consumer._client.fetch_all_metadata()
+    partitions = cluster.partitions_for_topic(topic)
     if not partitions:
         raise BrokerError(f"there is no topic {topic}: bertstream topics --create creates it")
     return [TopicPartition(topic, partition) for partition in sorted(partitions)]

@@ -69,10 +69,12 @@ class BatchStream(Stream):  # type: ignore[misc]
                 if batch:
                     self.events_total += len(batch)
                     yield batch
+        except StopAsyncIteration:
+            return  # thrown into the channel when the stream is stopped
         finally:
             if getter is not None:
                 getter.cancel()
-                with suppress(asyncio.CancelledError):
+                with suppress(asyncio.CancelledError, StopAsyncIteration):
                     await getter
             self._channel_stop_iteration(self.channel)
 

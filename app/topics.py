@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ from app.errors import BrokerError
 from app.kafka import client_options
 from app.settings import MAX_RECORD_BYTES, PREFIX, Settings
 
+VISIBLE_WITHIN_S = 30.0
+"""How long a topic that was just created may take to be known to the brokers."""
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -77,8 +80,15 @@ async def ensure_topics(settings: Settings, *, create: bool | None = None) -> li
         missing = [spec for spec in specs if not before[spec.name]]
         if missing and create:
             await _create(admin, missing, settings)
+            async with asyncio.timeout(VISIBLE_WITHIN_S):
+                while not all((await _partitions(admin, missing)).values()):
+                    await asyncio.sleep(0.05)
     except KafkaError as error:
         raise BrokerError(_explain(error, settings)) from error
+    except TimeoutError:
+        raise BrokerError(
+            f"topics were created, but not seen within {VISIBLE_WITHIN_S:.0f} s"
+        ) from None
     finally:
         await admin.close()
     states = [
@@ -128,7 +138,11 @@ async def _partitions(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) ->
     names = [spec.name for spec in specs]
     found = [name for name in names if name in existing]
     described = await admin.describe_topics(found) if found else []
-    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    counts = {
+        topic["topic"]: len(topic["partitions"])
+        for topic in described
+        if all(partition["leader"] >= 0 for partition in topic["partitions"])
+    }
     return {name: counts.get(name, 0) for name in names}
 
 

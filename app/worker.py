@@ -8,6 +8,7 @@ import platform
 import socket
 import time
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         super().__init__(settings.app_id, **options)
         # The URL of the broker still names Faust's driver; only the classes are ours.
         self.transport = self.producer_transport = Transport(self.conf.broker_consumer, self)
-        self.state = "starting"
+        self.phase = "starting"
         self.telemetry = Telemetry(settings)
         self.publisher = Publisher(settings, self.telemetry)
         self.request_topic = self.topic(
@@ -90,6 +91,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             port=settings.web_port,
             token=settings.web_token.get_secret_value() if settings.web_token else None,
         )
+
+    def discover(self, *extra_modules: str, **options: Any) -> None:
+        """Import the agents; Faust would import every module of this package too."""
+        for name in (*AGENTS, *extra_modules):
+            import_module(name)
 
     async def on_start(self) -> None:
         """Answer on the web, load the models, wait for the broker, then let Faust begin.
@@ -152,14 +158,17 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
                 self.settings.throughput_interval_s,
             )
         )
-        self.client = Client(self.settings)
-        await self.client.__aenter__()
-        self.state = "ready"
+        try:
+            self.client = await Client(self.settings).__aenter__()
+        except BrokerError as error:
+            await self.crash(error)
+            return
+        self.phase = "ready"
         await super().on_started()
 
     async def on_stop(self) -> None:
         """Finish and commit what has been taken, then stop everything else."""
-        self.state = "draining"
+        self.phase = "draining"
         await super().on_stop()
         if self.client is not None:
             await self.client.__aexit__(None, None, None)
@@ -201,9 +210,9 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             try:
                 await producer.start()
             except KafkaError as error:
-                if self.state != "waiting for broker":
+                if self.phase != "waiting for broker":
                     self.log.warning("waiting for the broker at %s: %s", brokers, error)
-                self.state = "waiting for broker"
+                self.phase = "waiting for broker"
                 await self.sleep(BROKER_RETRY_S)
             else:
                 self.log.info("the broker at %s answers", brokers)
@@ -237,7 +246,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
     def _assigned(self) -> list[int]:
         """Partitions of the request topic that this worker reads."""
-        if self._consumer is None or self.state == "starting":
+        if self._consumer is None or self.phase == "starting":
             return []
         return sorted(
             tp.partition
@@ -286,8 +295,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
     def readiness(self) -> list[str]:
         """Why the worker cannot take work: nothing, where it can."""
-        if self.state != "ready":
-            return [self.state]
+        if self.phase != "ready":
+            return [self.phase]
         reasons = []
         if self.rebalancing:
             reasons.append("rebalancing")
@@ -306,8 +315,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
     def status(self) -> dict[str, Any]:
         """What the status page shows."""
         settings, reasons = self.settings, self.readiness()
-        ready = self.state == "ready"
-        state = self.state if not ready or not self.rebalancing else "rebalancing"
+        ready = self.phase == "ready"
+        state = self.phase if not ready or not self.rebalancing else "rebalancing"
         return {
             "worker": {
                 "name": self.telemetry.worker,
@@ -353,7 +362,6 @@ def create_app(settings: Settings) -> BertstreamApp:
         broker=settings.broker_urls,
         Stream=BatchStream,
         autodiscover=list(AGENTS),
-        origin="app",
         datadir=settings.data_dir / "faust",
         store="memory://",
         topic_partitions=settings.partitions,
