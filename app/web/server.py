@@ -1,0 +1,237 @@
+"""The HTTP server of a worker: status page, probes, metrics and one document at a time.
+
+It needs nothing of Kafka to start, so the probes answer while the worker waits for its broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+from mode import Service
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.errors import (
+    BrokerError,
+    InvalidJSON,
+    MissingField,
+    RequestError,
+    SettingsError,
+    WrongType,
+)
+from app.web.guard import PAGES, Guard, Handler, add_headers, json_response, problem
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+MAX_BODY_BYTES = 17 * 1024 * 1024
+"""Room for the largest record that Kafka takes, so that a larger text is refused by its size."""
+ANSWER_WITHIN_S = 30.0
+PORTS_TRIED = 100
+CLOSE_WITHIN_S = 1.0
+REQUEST_FIELDS = ("id", "text", "text_pair", "model", "top_k", "deadline_ms")
+
+Predict = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Sends one request through Kafka and gives its response record. Raises TimeoutError where none
+came, BrokerError where it could not be sent, RequestError where Kafka would not take it."""
+
+
+class StatusSource(Protocol):
+    """What the server asks of the worker; each call is cheap and does not block."""
+
+    def status(self) -> dict[str, Any]:
+        """What the page shows, as JSON types."""
+
+    def readiness(self) -> list[str]:
+        """Reasons why the worker cannot take work; empty when it can."""
+
+    def metrics(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+
+
+class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
+    """Serves the status page at `url`, on `port` or the next free one (0: any).
+
+    Raises (at start):
+        SettingsError: the address is not of this machine, or no port is free.
+    """
+
+    url: str = ""
+    """Where the page is; empty until the service has started."""
+
+    def __init__(
+        self,
+        source: StatusSource,
+        predict: Predict,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 6066,
+        token: str | None = None,
+        answer_within_s: float = ANSWER_WITHIN_S,
+        **kwargs: Any,
+    ) -> None:
+        self._source = source
+        self._predict = predict
+        self._host = host
+        self._port = port
+        self._token = token
+        self._answer_within_s = answer_within_s
+        self._runner: web.AppRunner | None = None
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Listen; the page answers when this returns."""
+        # No access log: it would write down tokens, and a line a second for every open page.
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, shutdown_timeout=CLOSE_WITHIN_S
+        )
+        await self._runner.setup()
+        try:
+            port = await self._listen(self._runner)
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        self.url = f"http://{_url_host(self._host)}:{port}"
+        if self._port not in {0, port}:
+            log.warning("port %d is taken: the status page is at %s", self._port, self.url)
+        else:
+            log.info("the status page is at %s", self.url)
+
+    async def on_stop(self) -> None:
+        """Close the port and the connections."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def application(self) -> web.Application:
+        """The routes, behind the guard."""
+        guard = Guard(host=self._host, token=self._token)
+        app = web.Application(
+            middlewares=[errors_as_json, guard.admit], client_max_size=MAX_BODY_BYTES
+        )
+        app.on_response_prepare.append(add_headers)
+        app.router.add_get("/", self._page)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/api/status", self._status)
+        app.router.add_post("/api/predict", self._predict_one)
+        app.router.add_static("/static", STATIC)
+        return app
+
+    async def _listen(self, runner: web.AppRunner) -> int:
+        last = min(self._port + PORTS_TRIED, 65536)
+        for port in range(self._port, last) if self._port else (0,):
+            try:
+                await web.TCPSite(runner, self._host, port).start()
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise SettingsError(
+                    f"the status page cannot listen on {self._host} port {port}: "
+                    f"{error.strerror or error}; set BERTSTREAM_WEB_HOST and BERTSTREAM_WEB_PORT"
+                ) from error
+            return int(runner.addresses[0][1])
+        raise SettingsError(
+            f"no port from {self._port} to {last - 1} is free for the status page; "
+            "set BERTSTREAM_WEB_PORT, or 0 for any"
+        )
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(PAGES / "index.html")
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return json_response({"alive": True})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reasons = self._source.readiness()
+        return json_response(
+            {"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._source.metrics(),
+            headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"},
+        )
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return json_response(self._source.status())
+
+    async def _predict_one(self, request: web.Request) -> web.Response:
+        # A form of a foreign page can send every other type without asking first.
+        if request.content_type != "application/json":
+            return problem(415, "unsupported_media_type", "send Content-Type: application/json")
+        try:
+            document = read_request(await request.read())
+        except RequestError as error:
+            return problem(400, error.code, str(error))
+        if reasons := self._source.readiness():
+            return problem(503, "not_ready", "; ".join(reasons), retryable=True)
+        try:
+            async with asyncio.timeout(self._answer_within_s):
+                answer = await self._predict(document)
+        except TimeoutError:
+            return problem(
+                504,
+                "no_answer",
+                f"no answer came within {self._answer_within_s:g} s; "
+                "the document may still be predicted",
+                retryable=True,
+            )
+        except BrokerError as error:
+            return problem(503, "broker_unavailable", str(error), retryable=True)
+        except RequestError as error:
+            return problem(422, error.code, str(error), retryable=error.retryable)
+        return json_response(answer, status=422 if answer.get("status") == "error" else 200)
+
+
+def read_request(body: bytes) -> dict[str, Any]:
+    """The request that a posted JSON object makes; unknown fields are left out.
+
+    Raises:
+        RequestError: no JSON object, no `text`, or a `text` or `id` that cannot be sent.
+    """
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJSON(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidJSON("the body is not a JSON object")
+    if "text" not in fields:
+        raise MissingField("the field 'text' is missing")
+    if not isinstance(fields["text"], str):
+        raise WrongType("the field 'text' is not a string")
+    if "id" in fields and not (isinstance(fields["id"], str) and fields["id"]):
+        raise WrongType("the field 'id' is not a non-empty string")
+    return {name: fields[name] for name in REQUEST_FIELDS if fields.get(name) is not None}
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what a handler raises in the shape of every other error."""
+    try:
+        return await handler(request)
+    except web.HTTPRequestEntityTooLarge:
+        return problem(413, "too_large", f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+    except web.HTTPException as error:
+        answer = problem(error.status, error.reason.lower().replace(" ", "_"), error.reason)
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return problem(500, "internal_error", "this failed; the worker's log says why")
+
+
+def _url_host(host: str) -> str:
+    """The host to write into an address: a wildcard is reached by the machine's name."""
+    if host in {"0.0.0.0", "::", ""}:
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
