@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import Any
 
 from faust.streams import Stream
 from faust.types import EventT
@@ -18,6 +19,15 @@ class BatchStream(Stream):  # type: ignore[misc]
     and before a pool that the batch was handed to has answered. Here the events of a batch stay
     unacknowledged until `ack()` is called for each of them, in any order.
     """
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over single values, each acknowledged after the body.
+
+        Faust's compiled iterator writes its acknowledgements past `Consumer.ack()`.
+        """
+        values = self._py_aiter()
+        self._active_agens.add(values)
+        return values  # type: ignore[no-any-return]
 
     async def take(
         self,
