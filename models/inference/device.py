@@ -1,0 +1,123 @@
+"""Where a model runs and in which precision."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import sys
+
+import torch
+
+from models.errors import ModelLoadError
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def choose_devices(setting: str = "auto") -> list[torch.device]:
+    """Read `auto`, `cpu`, `cuda`, `cuda:0,cuda:1` or `mps`; one replica of a model runs on each.
+
+    `auto` is the first CUDA device, else Apple's MPS, else the CPU.
+
+    Raises:
+        ModelLoadError: a device that this machine or this torch does not have.
+    """
+    if setting == "auto":
+        if torch.cuda.is_available():
+            return [torch.device("cuda:0")]
+        return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
+    devices = list(dict.fromkeys(_device(name.strip()) for name in setting.split(",")))
+    for device in devices:
+        _check_present(device)
+    return devices
+
+
+def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
+    """Read `auto`, `float32`, `bfloat16` or `float16`.
+
+    `auto` is bfloat16 where the hardware computes it, else float32.
+
+    Raises:
+        ModelLoadError: another name.
+    """
+    if setting == "auto":
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    try:
+        return DTYPES[setting]
+    except KeyError:
+        raise ModelLoadError(f"dtype {setting!r} is not auto, {', '.join(DTYPES)}") from None
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware has instructions for bfloat16, rather than emulating it."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    if platform.machine() in {"x86_64", "AMD64"}:
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    # On macOS torch's matrix products for the CPU do not use the instructions.
+    return sys.platform == "linux" and bool(capabilities.get("bf16"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the machine, had no memory for a batch."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error)
+        for sign in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    )
+
+
+def release_memory(device: torch.device) -> None:
+    """Give freed memory back to the device and to the operating system."""
+    gc.collect()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    if sys.platform == "linux":
+        # glibc keeps freed weights in its arenas otherwise; other C libraries have no such call.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device("cuda:0" if name == "cuda" else name)
+    except RuntimeError:
+        raise ModelLoadError(f"device {name!r} is not auto, cpu, cuda, cuda:N or mps") from None
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _check_present(device: torch.device) -> None:
+    if device.type == "cpu":
+        return
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ModelLoadError("device mps: this machine has no Apple GPU; choose auto or cpu")
+    elif device.type == "cuda":
+        if torch.version.cuda is None and torch.version.hip is None:
+            raise ModelLoadError(
+                "device cuda: this torch is built without CUDA; choose cpu, "
+                "or set up again with TORCH_BACKEND=cuda"
+            )
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ModelLoadError(
+                "device cuda: no NVIDIA GPU, or no driver that suits this torch; choose auto or cpu"
+            )
+        if (device.index or 0) >= count:
+            names = ", ".join(f"cuda:{index}" for index in range(count))
+            raise ModelLoadError(f"device {device}: this machine has {names}")
+    else:
+        raise ModelLoadError(f"device {device.type!r} is not auto, cpu, cuda, cuda:N or mps")

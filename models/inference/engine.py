@@ -1,0 +1,271 @@
+"""One model, ready to predict: encode, forward, decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.errors import BertstreamError, InferenceError, InferenceFailed, OutOfMemory
+from models.inference.batching import pack
+from models.inference.checkpoint import Checkpoint
+from models.inference.decoding import Decoder
+from models.inference.device import is_out_of_memory, release_memory
+from models.inference.document_encoder import DocumentEncoder
+from models.inference.tasks import (
+    Aggregation,
+    Document,
+    EncodedDocument,
+    Prediction,
+    Segment,
+    Task,
+)
+
+SEGMENT_OVERLAP = 32
+"""Tokens that two neighbouring segments of a long document share."""
+
+
+class Engine:
+    """A model with a replica on each of its devices.
+
+    The three stages may run in different threads at once; `forward` is meant for one thread a
+    device. `predict` runs all three, for use without a pool.
+
+    Args:
+        name: name in the registry, which its predictions carry.
+        path: what the user wrote to get this model.
+        checkpoint: its network is taken over by one of the replicas.
+        replicas: the checkpoint's network in evaluation mode by device, at least one.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        replicas: Mapping[torch.device, nn.Module],
+        *,
+        name: str,
+        path: str,
+        aggregation: Aggregation = "mean",
+        segment_overlap: int = SEGMENT_OVERLAP,
+    ) -> None:
+        self.name = name
+        self.devices = tuple(replicas)
+        self._replicas = dict(replicas)
+        self._pad_id = checkpoint.tokenizer.pad_id
+        self._encoder: DocumentEncoder | None = DocumentEncoder(
+            checkpoint.tokenizer,
+            window=checkpoint.window,
+            vocabulary=checkpoint.vocabulary,
+            overlap=segment_overlap,
+            prompt=checkpoint.prompt,
+            takes_pairs=checkpoint.takes_pairs,
+            takes_types=checkpoint.takes_types,
+        )
+        self._decoder = Decoder(
+            checkpoint.task,
+            checkpoint.labels,
+            aggregation,
+            checkpoint.threshold,
+            checkpoint.normalizes,
+        )
+        embeds = checkpoint.task is Task.EMBEDDING
+        self._description: dict[str, Any] = {
+            "name": name,
+            "version": checkpoint.version,
+            "task": str(checkpoint.task),
+            "labels": None if embeds else list(checkpoint.labels),
+            "family": checkpoint.family,
+            "parameters": checkpoint.parameters,
+            "window": checkpoint.window,
+            "aggregation": "mean" if embeds else aggregation,
+            "device": ",".join(map(str, self.devices)),
+            "dtype": str(checkpoint.dtype).removeprefix("torch."),
+            "path": path,
+        }
+
+    @property
+    def version(self) -> str:
+        """First 12 hex digits of SHA-256 over weights, configuration and tokenizer."""
+        return str(self._description["version"])
+
+    @property
+    def window(self) -> int:
+        """Most tokens of a segment, special tokens included."""
+        return int(self._description["window"])
+
+    def describe(self) -> dict[str, Any]:
+        """What the status page shows of the model; a fresh dictionary."""
+        return dict(self._description)
+
+    def encode(self, documents: Sequence[Document]) -> list[EncodedDocument | InferenceError]:
+        """Tokenize and segment documents, on the CPU and largely outside the GIL.
+
+        Returns:
+            One for each document, in order; its error for one that this model cannot take.
+        """
+        if self._encoder is None:
+            raise self._closed()
+        return self._encoder.encode(documents)
+
+    def forward(self, segments: Sequence[Segment], device: torch.device | None = None) -> Tensor:
+        """Compute one device batch, padded to its longest segment.
+
+        Args:
+            device: one of the model's; None: the first.
+
+        Returns:
+            Logits or embeddings (n_segments, width) in float32, on the device, which may still be
+            computing them.
+
+        Raises:
+            Exception: whatever the device raises; see `is_out_of_memory`.
+        """
+        network = self._replicas.get(self.devices[0] if device is None else device)
+        if network is None:
+            raise self._closed()
+        where = next(network.parameters()).device
+        lengths = np.fromiter(map(len, segments), np.int64, len(segments))
+        mask = np.arange(lengths.max()) < lengths[:, None]  # (n, length)
+        token_ids = _rectangle((s.token_ids for s in segments), mask, self._pad_id)
+        type_ids = None
+        if any(segment.type_ids is not None for segment in segments):
+            type_ids = _rectangle((s.type_ids or [0] * len(s) for s in segments), mask, 0)
+        with torch.inference_mode():
+            rows: Tensor = network(
+                torch.from_numpy(token_ids).to(where),
+                torch.from_numpy(mask.astype(np.int64)).to(where),
+                None if type_ids is None else torch.from_numpy(type_ids).to(where),
+            )
+        return rows
+
+    def decode(self, encoded: EncodedDocument, rows: Tensor, inference_ms: float) -> Prediction:
+        """Turn what `forward` gave for the segments of one document into its prediction.
+
+        Args:
+            rows: (n_segments, width), in the order of the segments.
+            inference_ms: time of the device batch that held the last segment.
+
+        Raises:
+            InferenceFailed: the model gave numbers that are not finite.
+        """
+        numbers = rows.cpu().numpy()
+        if not np.isfinite(numbers).all():
+            raise InferenceFailed("the model gave numbers that are not finite; try DTYPE=float32")
+        document = encoded.document
+        weights = [segment.weight for segment in encoded.segments]
+        answer = self._decoder.decode(numbers, weights, document.top_k)
+        return Prediction(
+            model=self.name,
+            model_version=self._description["version"],
+            task=(
+                self._description["task"] if document.text_pair is None else str(Task.SENTENCE_PAIR)
+            ),
+            label=answer.get("label"),
+            score=answer.get("score"),
+            scores=answer.get("scores"),
+            labels=answer.get("labels"),
+            embedding=answer.get("embedding"),
+            segments=len(encoded.segments),
+            tokens=encoded.tokens,
+            inference_ms=inference_ms,
+        )
+
+    def predict(
+        self,
+        documents: Sequence[Document],
+        *,
+        batch_size: int = 256,
+        batch_tokens: int = 16384,
+    ) -> list[Prediction | InferenceError]:
+        """Predict documents on the first device, in batches by length.
+
+        A batch that fails is computed again in halves until the culprit stands alone.
+
+        Args:
+            batch_size: most segments of a device batch.
+            batch_tokens: most tokens of a device batch, padding included.
+
+        Returns:
+            One for each document, in order; its error for one that cannot be predicted.
+        """
+        outcomes: list[Any] = list(self.encode(documents))
+        owners = [
+            (place, number)
+            for place, encoded in enumerate(outcomes)
+            if isinstance(encoded, EncodedDocument)
+            for number in range(len(encoded.segments))
+        ]
+        segments = [outcomes[place].segments[number] for place, number in owners]
+        rows: list[tuple[Tensor, float] | InferenceError] = [InferenceFailed()] * len(segments)
+        lengths = [len(segment) for segment in segments]
+        for batch in pack(lengths, max_rows=batch_size, max_tokens=batch_tokens):
+            for number, row in zip(batch, self._rows([segments[i] for i in batch]), strict=True):
+                rows[number] = row
+        results = iter(rows)
+        for place, encoded in enumerate(outcomes):
+            if isinstance(encoded, EncodedDocument):
+                own = [next(results) for _ in encoded.segments]
+                outcomes[place] = self._outcome(encoded, own)
+        return outcomes
+
+    def warm_up(self) -> None:
+        """Compute something on every device, so that the first document does not wait for it."""
+        for length in (16, 256):
+            segment = Segment([self._pad_id] * min(length, self.window), None, 1)
+            for device in self.devices:
+                self.forward([segment], device).cpu()
+
+    def close(self) -> None:
+        """Give the memory back, of the devices and of the machine; nothing works afterwards."""
+        self._replicas.clear()
+        self._encoder = None
+        for device in self.devices:
+            release_memory(device)
+
+    def _rows(self, segments: list[Segment]) -> list[tuple[Tensor, float] | InferenceError]:
+        """The row of each segment on the CPU with its batch's time in ms, or why there is none."""
+        started = time.perf_counter()
+        try:
+            rows = self.forward(segments).cpu()
+        except BertstreamError:
+            raise
+        except Exception as error:
+            if len(segments) == 1:
+                failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
+                return [failure(" ".join(str(error).split())[:300])]
+            half = len(segments) // 2
+        else:
+            inference_ms = (time.perf_counter() - started) * 1000
+            return [(row, inference_ms) for row in rows]
+        return self._rows(segments[:half]) + self._rows(segments[half:])
+
+    def _outcome(
+        self, encoded: EncodedDocument, rows: list[tuple[Tensor, float] | InferenceError]
+    ) -> Prediction | InferenceError:
+        computed = []
+        for row in rows:
+            if isinstance(row, InferenceError):
+                return row
+            computed.append(row)
+        try:
+            return self.decode(encoded, torch.stack([row for row, _ in computed]), computed[-1][1])
+        except InferenceError as error:
+            return error
+
+    def _closed(self) -> BertstreamError:
+        return BertstreamError(f"the model {self.name!r} is closed")
+
+
+def _rectangle(
+    rows: Iterator[Sequence[int]], mask: NDArray[np.bool_], padding: int
+) -> NDArray[np.int64]:
+    """Fill rows of numbers into the true places of a mask (n, length), padding elsewhere."""
+    rectangle = np.full(mask.shape, padding, np.int64)
+    rectangle[mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(mask.sum()))
+    return rectangle

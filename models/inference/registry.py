@@ -1,0 +1,141 @@
+"""The models that are served, by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.errors import ModelLoadError, UnknownModel
+from models.inference.checkpoint import Checkpoint, load_checkpoint
+from models.inference.device import choose_devices, choose_dtype
+from models.inference.engine import SEGMENT_OVERLAP, Engine
+from models.inference.hub import Progress
+from models.inference.tasks import Aggregation
+from models.inference.transformer import Trust
+
+
+class ModelRegistry:
+    """Engines by name; the first is the default, and all share the same devices."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        if not engines:
+            raise ValueError("a registry holds at least one model")
+        self._engines = dict(engines)
+
+    @classmethod
+    def load(
+        cls,
+        specs: Mapping[str, str],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        aggregation: Aggregation = "mean",
+        segment_overlap: int = SEGMENT_OVERLAP,
+        progress: Progress | None = None,
+    ) -> ModelRegistry:
+        """Load checkpoints, the default first.
+
+        Args:
+            specs: `builtin`, a folder, or a model id of the hub with optional `@revision`, by name.
+            device: `auto`, `cpu`, `cuda`, `cuda:0,cuda:1` or `mps`; one replica on each.
+            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            progress: takes a line at each step.
+
+        Raises:
+            ModelLoadError: one of them cannot be served, or the device is absent. What had been
+                loaded is closed.
+        """
+        devices = choose_devices(device)
+        precision = choose_dtype(dtype, devices[0])
+        trust = Trust(remote_code=trust_remote_code, pickle=allow_pickle)
+        engines: dict[str, Engine] = {}
+        try:
+            for name, spec in specs.items():
+                checkpoint = load_checkpoint(spec, dtype=precision, trust=trust, progress=progress)
+                engines[name] = Engine(
+                    checkpoint,
+                    _replicate(checkpoint, devices),
+                    name=name,
+                    path=spec,
+                    aggregation=aggregation,
+                    segment_overlap=segment_overlap,
+                )
+                if progress is not None:
+                    progress(_summary(engines[name]))
+        except BaseException as error:
+            for engine in engines.values():
+                engine.close()
+            if isinstance(error, ModelLoadError):
+                raise ModelLoadError(f"model {name}: {error}") from error.__cause__
+            raise
+        return cls(engines)
+
+    @property
+    def default(self) -> str:
+        """Name of the model that documents without a model go to."""
+        return next(iter(self._engines))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all models, the default first."""
+        return tuple(self._engines)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """The devices, each with a replica of every model."""
+        return self._engines[self.default].devices
+
+    def engine(self, name: str | None = None) -> Engine:
+        """The engine of a model; None: the default.
+
+        Raises:
+            UnknownModel: there is no model of this name.
+        """
+        try:
+            return self._engines[self.default if name is None else name]
+        except KeyError:
+            raise UnknownModel(
+                f"there is no model {name!r} here, only {', '.join(self.names)}"
+            ) from None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What the status page shows of each model, the default first."""
+        return [
+            {**engine.describe(), "default": name == self.default}
+            for name, engine in self._engines.items()
+        ]
+
+    def warm_up(self) -> None:
+        """Make every model ready for its first document."""
+        for engine in self._engines.values():
+            engine.warm_up()
+
+    def close(self) -> None:
+        """Give the memory of all models back."""
+        for engine in self._engines.values():
+            engine.close()
+
+
+def _replicate(
+    checkpoint: Checkpoint, devices: list[torch.device]
+) -> dict[torch.device, nn.Module]:
+    """Put the network on the first device and copies of it on the others."""
+    copies = {device: copy.deepcopy(checkpoint.network) for device in devices[1:]}
+    try:
+        return {device: copies.get(device, checkpoint.network).to(device) for device in devices}
+    except RuntimeError as error:
+        raise ModelLoadError(f"it does not fit the device: {error}") from error
+
+
+def _summary(engine: Engine) -> str:
+    facts = engine.describe()
+    return (
+        f"{facts['name']}: {facts['family']}, {facts['parameters'] / 1e6:.1f} M parameters, "
+        f"{facts['task']}, window {facts['window']}, {facts['dtype']} on {facts['device']}"
+    )
