@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 8.0
 """Longest that a client waits for a first answer of the brokers."""
+NEW_TOPIC_S = 5.0
+"""Longest that every broker takes to know a topic that was just created."""
 
 
 class KafkaClient(Protocol):
@@ -80,11 +83,15 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPar
     """
     from aiokafka import TopicPartition
 
-    # A consumer keeps metadata of the topics alone that it reads; this asks for all.
-    cluster = await consumer._client.fetch_all_metadata()
-    partitions = cluster.partitions_for_topic(topic)
-    if not partitions:
-        raise BrokerError(f"there is no topic {topic}: bertstream topics --create creates it")
+    deadline = time.monotonic() + NEW_TOPIC_S
+    while True:
+        # A consumer keeps metadata of the topics alone that it reads; this asks for all.
+        cluster = await consumer._client.fetch_all_metadata()
+        if partitions := cluster.partitions_for_topic(topic):
+            break
+        if time.monotonic() > deadline:
+            raise BrokerError(f"there is no topic {topic}: bertstream topics --create creates it")
+        await asyncio.sleep(0.05)
     return [TopicPartition(topic, partition) for partition in sorted(partitions)]
 
 
@@ -127,6 +134,8 @@ def _reason(error: BaseException) -> str:
         cause = cause.__cause__
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(cause, asyncio.IncompleteReadError):
+        return f"what answers there is no Kafka, or not of this {PREFIX}SECURITY_PROTOCOL"
     text = " ".join(str(cause).split()) or type(cause).__name__
     return text if len(text) <= 200 else f"{text[:200]}…"
 

@@ -1,0 +1,40 @@
+"""The configured models, loaded for a command that predicts without Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from app.cli.console import progress
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from models.inference.registry import ModelRegistry
+
+
+@contextmanager
+def load_registry(settings: Settings) -> Iterator[ModelRegistry]:
+    """Load the models as a worker with these settings would, and let go of them afterwards.
+
+    Raises:
+        ModelLoadError: a model cannot be served.
+    """
+    with progress() as display:
+        task = display.add_task("loading")
+        from models.inference.registry import ModelRegistry
+
+        registry = ModelRegistry.load(
+            settings.models,
+            device=settings.device,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            allow_pickle=settings.allow_pickle,
+            aggregation=settings.aggregation,
+            segment_overlap=settings.segment_overlap,
+            progress=lambda message: display.update(task, description=message),
+        )
+    try:
+        yield registry
+    finally:
+        registry.close()

@@ -1,0 +1,137 @@
+"""`bertstream topics`: what is on the topics, and what of it waits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.console import out, print_json, run, table
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.admin import AIOKafkaAdminClient
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition, by the offsets that matter."""
+
+    partition: int
+    begin: int
+    end: int
+    committed: int | None
+    """Offset of the next record that our group will read; None where it has not read any."""
+    lag: int | None
+    """Records that wait for our group; None where it does not read the topic."""
+
+
+def topics(
+    create: Annotated[bool, typer.Option("--create", help="Create the missing ones.")] = False,
+    by_partition: Annotated[
+        bool, typer.Option("--partitions", help="A line for each partition.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
+) -> None:
+    """Show our topics: partitions, offsets, and how far the consumer group has read."""
+    settings = load_settings()
+    found = run(_topics(settings, create))
+    if as_json:
+        print_json(
+            [
+                {"topic": topic, "partitions": [asdict(partition) for partition in partitions]}
+                for topic, partitions in found.items()
+            ]
+        )
+        return
+    lines = table("topic", "partitions#", "begin#", "end#", "committed#", "lag#")
+    for topic, partitions in found.items():
+        if not partitions:
+            lines.add_row(topic, "missing", style="yellow")
+        elif by_partition:
+            for each in partitions:
+                lines.add_row(
+                    topic,
+                    *map(_number, (each.partition, each.begin, each.end)),
+                    _number(each.committed),
+                    _number(each.lag),
+                )
+        else:
+            lines.add_row(
+                topic,
+                _number(len(partitions)),
+                _number(sum(each.begin for each in partitions)),
+                _number(sum(each.end for each in partitions)),
+                _number(_total([each.committed for each in partitions])),
+                _number(_total([each.lag for each in partitions])),
+            )
+    out.print(lines)
+    if not all(found.values()):
+        out.print("A worker creates what is missing, or bertstream topics --create.", style="dim")
+
+
+async def _topics(settings: Settings, create: bool) -> dict[str, list[Partition]]:
+    """The partitions by topic; none where the topic is missing."""
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from app.kafka import broker_errors, client_options, connect
+    from app.topics import ensure_topics, topic_states
+
+    consumer = AIOKafkaConsumer(**client_options(settings))
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await connect(consumer, settings)
+        await connect(admin, settings)
+        states = await (ensure_topics(settings, create=True) if create else topic_states(settings))
+        with broker_errors("the topics cannot be read"):
+            return {
+                state.name: await _partitions(consumer, admin, settings, state.name)
+                if state.exists
+                else []
+                for state in states
+            }
+    finally:
+        await consumer.stop()
+        await admin.close()
+
+
+async def _partitions(
+    consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, settings: Settings, topic: str
+) -> list[Partition]:
+    from aiokafka.errors import GroupCoordinatorNotAvailableError
+
+    from app.kafka import partitions_of
+
+    partitions = await partitions_of(consumer, topic)
+    begins = await consumer.beginning_offsets(partitions)
+    ends = await consumer.end_offsets(partitions)
+    try:
+        offsets = await admin.list_consumer_group_offsets(settings.app_id, partitions=partitions)
+    except GroupCoordinatorNotAvailableError:  # a broker that never had a group
+        offsets = {}
+    result = []
+    for each in partitions:
+        committed = offsets[each].offset if each in offsets and offsets[each].offset >= 0 else None
+        read = topic == settings.request_topic or committed is not None
+        result.append(
+            Partition(
+                each.partition,
+                begins[each],
+                ends[each],
+                committed,
+                ends[each] - max(begins[each], committed or 0) if read else None,
+            )
+        )
+    return result
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _number(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"

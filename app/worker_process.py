@@ -1,0 +1,115 @@
+"""A worker in a process of its own, which ends when this one does, however this one ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import orjson
+
+from app.errors import BertstreamError
+from app.settings import PREFIX, Settings
+
+STOP_MARGIN_S = 10.0
+TAIL_BYTES = 4096
+PROBE_TIMEOUT_S = 2.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""The worker is on this machine: a proxy that the environment names must not be asked."""
+
+
+class WorkerProcess:
+    """`bertstream worker` with these settings; what it logs goes to a file.
+
+    Args:
+        broker: bootstrap server, where it is not the one that the settings name.
+    """
+
+    def __init__(self, settings: Settings, broker: str | None = None) -> None:
+        self._settings = settings
+        self.log_file = settings.data_dir / "logs" / "worker.log"
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)
+        if broker is not None:
+            environment[f"{PREFIX}BROKER_URL"] = f"kafka://{broker}"
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                # -P: an `app` in the working directory is not ours
+                [sys.executable, "-P", "-m", "app.cli", "worker", "--exit-with-parent"],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us: the worker drains before Kafka stops
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    @property
+    def page(self) -> str | None:
+        """Address of its status page, once its web server listens."""
+        announcement = self._settings.data_dir / "workers" / f"{self._process.pid}.json"
+        try:
+            return str(orjson.loads(announcement.read_bytes())["web"])
+        except (OSError, ValueError):
+            return None
+
+    def reasons(self) -> list[str]:
+        """Why it cannot take work yet; empty once it can.
+
+        Raises:
+            BertstreamError: it has ended; says what its log says.
+        """
+        if not self.running:
+            raise BertstreamError(f"the worker ended: {self.why_it_ended()}")
+        page = self.page
+        if page is None:
+            return ["starting"]
+        try:
+            with _DIRECT.open(f"{page}/readyz", timeout=PROBE_TIMEOUT_S):
+                return []
+        except urllib.error.HTTPError as answer:
+            return list(orjson.loads(answer.read())["reasons"])
+        except OSError:
+            return ["starting"]
+
+    def last_words(self) -> str:
+        """What it logged last, without the time."""
+        with self.log_file.open("rb") as log:
+            log.seek(max(0, self.log_file.stat().st_size - TAIL_BYTES))
+            lines = log.read().decode(errors="replace").split("\n")
+        return next((_message(line) for line in reversed(lines) if line.strip()), "")
+
+    def why_it_ended(self) -> str:
+        """The line of its log that most likely says so."""
+        lines = self.log_file.read_text(errors="replace").splitlines()
+        for pattern in (r"^bertstream: ", r"\[CRITICAL\]", r"^\w*(Error|Exception)\b", r"\S"):
+            found = [line for line in lines if re.search(pattern, line)]
+            if found:
+                return f"{_message(found[-1])} (log: {self.log_file})"
+        return f"it said nothing (log: {self.log_file})"
+
+    def stop(self) -> bool:
+        """Let it finish and commit what it has taken; tells whether it did so in time."""
+        assert self._process.stdin is not None
+        try:
+            self._process.terminate()
+            self._process.wait(self._settings.drain_timeout_s + STOP_MARGIN_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
+            self._process.kill()
+            self._process.wait()
+            return False
+        finally:
+            self._process.stdin.close()
+        return True
+
+
+def _message(line: str) -> str:
+    """A log line without the time, process and level before it."""
+    return re.sub(r"^bertstream: |^(\[[^]]*\] )+", "", line).strip()
