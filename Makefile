@@ -1,0 +1,43 @@
+# What a user of a checkout types; `make` alone lists it. docs/setup.md says what setup does.
+#   TORCH_BACKEND=auto|cpu|cuda   torch's wheel      PYTHON=/path/to/python   the Python to use
+
+PYTHON_FILES = app agents models tests deploy
+BIN = .venv/bin
+SETUP = @deploy/setup.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup test test-gpu lint lock clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: ## a Kafka, a worker, the page, and sample documents: ONCE=1 ends then, DOCS=FILE sends yours
+	$(SETUP)
+	@exec $(BIN)/bertstream up $${ONCE:+--once} $${DOCS:+--docs "$$DOCS"}
+
+setup: ## make .venv, as the other commands do when they need it
+	$(SETUP)
+
+test: ## all tests, with a real Kafka and a real browser: ARGS='-k name' chooses
+	$(SETUP) --dev
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+test-gpu: ## the tests that need a GPU
+	$(SETUP) --dev
+	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
+	else echo "There are no GPU tests yet."; fi
+
+lint: ## ruff and mypy
+	$(SETUP) --dev
+	@$(BIN)/ruff check $(PYTHON_FILES)
+	@$(BIN)/ruff format --check $(PYTHON_FILES)
+	@$(BIN)/mypy
+	@$(BIN)/mypy deploy/environment.py deploy/lock.py
+
+lock: ## resolve the requirements*.lock files anew from pyproject.toml
+	$(SETUP) --dev
+	@$(BIN)/python deploy/lock.py
+
+clean: ## remove .venv and build leftovers; what runs have stored stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PYTHON_FILES) -name __pycache__ -type d -prune -exec rm -rf {} +
