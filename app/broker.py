@@ -39,6 +39,7 @@ DEFAULT_PORT = 9092
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 """How long Kafka may take to stop by itself before it is killed."""
+START_ATTEMPTS = 3
 POLL_S = 0.02
 
 JVM_OPTIONS = (
@@ -71,6 +72,9 @@ SERVER_PROPERTIES = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
     "group.initial.rebalance.delay.ms": "50",
+    # After a kill the controller takes the broker for alive, and refuses its successor, this long.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     # Records of 16 MiB, with room for their headers, and a bound on those in memory at once.
     "message.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
     "replica.fetch.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
@@ -154,29 +158,19 @@ class EmbeddedBroker:
         """
         if self.running:
             raise BrokerError(f"this Kafka runs already, on {self.address}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _Lock(self.folder) as lock:
-            self._address_file.unlink(missing_ok=True)
-            jars = find_jars(self.folder / "jars", self._progress)
-            wished = self._last_port() if port is None else port
-            for _ in range(3):
-                self.port = _free_port(wished)
-                self._prepare(jars)
-                try:
-                    self._spawn(jars, lock)
-                    self._wait_until_it_answers(timeout_s)
-                    break
-                except BaseException as error:
-                    self.stop()
-                    # Between the look and Kafka's own bind, somebody else may have taken the port.
-                    if "Address already in use" not in str(error):
-                        raise
-            else:
-                raise BrokerError(f"no free port for Kafka was found beside {wished}")
-        if wished not in (0, self.port):
-            self._progress(f"port {wished} is taken: Kafka listens on {self.address}")
-        (self.folder / "port").write_text(str(self.port))
-        self._address_file.write_text(self.address)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _Lock(self.folder) as lock:
+                self._address_file.unlink(missing_ok=True)
+                jars = find_jars(self.folder / "jars", self._progress)
+                wished = self._last_port() if port is None else port
+                self._start_on_a_free_port(wished, jars, lock, timeout_s)
+                if wished not in (0, self.port):
+                    self._progress(f"port {wished} is taken: Kafka listens on {self.address}")
+                (self.folder / "port").write_text(str(self.port))
+                self._address_file.write_text(self.address)
+        except OSError as error:
+            raise BrokerError(f"Kafka cannot use {self.folder}: {error}") from error
 
     def stop(self) -> None:
         """Stop Kafka, cleanly where it lets itself be stopped in time; it may have ended."""
@@ -192,9 +186,9 @@ class EmbeddedBroker:
             process.kill()
             process.wait()
         process.stdout.close()
-        if process.returncode < 0 and self.pid:
+        if process.returncode < 0:  # it was killed, and could clean nothing up
             self._stop_orphan()
-        self._address_file.unlink(missing_ok=True)
+            self._address_file.unlink(missing_ok=True)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until Kafka has ended; tells whether it has."""
@@ -209,13 +203,18 @@ class EmbeddedBroker:
         """Remove the data and the logs of a broker that does not run.
 
         Raises:
-            BrokerError: it runs.
+            BrokerError: it runs, or a file cannot be removed.
         """
-        if self.folder.is_dir():
+        if not self.folder.is_dir():
+            return
+        try:
             with _Lock(self.folder):
                 for name in ("data", "logs", "tmp"):
-                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                    if (self.folder / name).exists():
+                        shutil.rmtree(self.folder / name)
                 (self.folder / "port").unlink(missing_ok=True)
+        except OSError as error:
+            raise BrokerError(f"{self.folder} cannot be emptied: {error}") from error
 
     def __enter__(self) -> EmbeddedBroker:
         if not self.running:
@@ -240,35 +239,53 @@ class EmbeddedBroker:
         except (OSError, ValueError):
             return DEFAULT_PORT
 
+    def _start_on_a_free_port(
+        self, wished: int, jars: list[Path], lock: _Lock, timeout_s: float
+    ) -> None:
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self.port = _free_port(wished)
+            self._prepare(jars)
+            try:
+                self._spawn(jars, lock)
+                self._wait_until_it_answers(timeout_s)
+                return
+            except BaseException as error:
+                self.stop()
+                # Somebody else may have taken the port between our look and Kafka's own.
+                lost_the_port = "Address already in use" in str(error)
+                if not lost_the_port or attempt == START_ATTEMPTS:
+                    raise
+
     def _prepare(self, jars: list[Path]) -> None:
         """Write the configuration, and format the storage if it is new."""
+        if (self.folder / "tmp").exists():
+            shutil.rmtree(self.folder / "tmp")
         for name in ("logs", "tmp"):
             (self.folder / name).mkdir(exist_ok=True)
-        for leftover in (self.folder / "tmp").iterdir():
-            leftover.unlink()
         (self.folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
         (self.folder / "server.properties").write_text(self._server_properties(), "ascii")
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-        if (self._data / "meta.properties").exists():  # it is what formatting writes last
-            return
+        if not (self._data / "meta.properties").exists():  # which formatting writes last
+            self._format(jars)
+
+    def _format(self, jars: list[Path]) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = java_command(
+            jars,
+            "kafka.tools.StorageTool",
+            *("format", "--cluster-id", cluster, "--config", "server.properties"),
+            options=("-XX:TieredStopAtLevel=1", *JVM_OPTIONS),
+        )
         formatted = subprocess.run(
-            java_command(
-                jars,
-                "kafka.tools.StorageTool",
-                *("format", "--cluster-id", cluster, "--config", "server.properties"),
-                options=("-XX:TieredStopAtLevel=1", *JVM_OPTIONS),
-            ),
+            command,
             cwd=self.folder,
             env=java_environment(),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=START_TIMEOUT_S,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         if formatted.returncode:
-            lines = [*formatted.stdout.splitlines(), *formatted.stderr.splitlines()]
+            lines = formatted.stdout.decode(errors="replace").splitlines()
             raise BrokerError(f"Kafka cannot use {self._data}: {_telling_line(lines)}")
 
     def _server_properties(self) -> str:
@@ -302,7 +319,7 @@ class EmbeddedBroker:
             )
         assert self._lifeline.stdout is not None
         self.pid = int(self._lifeline.stdout.readline() or 0)
-        lock.write({"host": socket.gethostname(), "starter": os.getpid(), "java": self.pid})
+        lock.name_holder(java=self.pid)
 
     def _wait_until_it_answers(self, timeout_s: float) -> None:
         meta = (self._data / "meta.properties").read_text()
@@ -325,7 +342,7 @@ class EmbeddedBroker:
         and no later process of the same id."""
         for signum, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
             deadline = time.monotonic() + patience_s
-            if not _is_locked(self.folder):
+            if not self.pid or not _is_locked(self.folder):
                 return
             os.kill(self.pid, signum)
             while _is_locked(self.folder) and time.monotonic() < deadline:
@@ -359,6 +376,7 @@ class _Lock:
         self.descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             self._take()
+            self.name_holder()
         except BaseException:
             os.close(self.descriptor)
             raise
@@ -367,7 +385,9 @@ class _Lock:
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
-    def write(self, holder: Mapping[str, object]) -> None:
+    def name_holder(self, java: int = 0) -> None:
+        """Tell whom this lock is refused who has it; process ids hold on one host only."""
+        holder = {"host": socket.gethostname(), "starter": os.getpid(), "java": java}
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, json.dumps(holder).encode(), 0)
 
@@ -475,7 +495,7 @@ def _escaped(value: str) -> str:
 def _telling_line(lines: list[str]) -> str:
     """The line that most likely says what went wrong: the innermost cause, or else the last error,
     or else the last line."""
-    for pattern in (r"^Caused by: ", r"^\S*(Exception|Error): ", r" (ERROR|FATAL) ", r"\S"):
+    for pattern in (r"^Caused by: ", r"\w(Exception|Error): ", r" (ERROR|FATAL) ", r"\S"):
         found = [line for line in lines if re.search(pattern, line)]
         if found:
             return found[-1].strip()

@@ -1,0 +1,63 @@
+"""`bertstream broker`: a one-node Kafka of one's own, in the foreground."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.broker import EmbeddedBroker
+from app.cli.console import err, out
+from app.errors import BrokerError, SettingsError
+from app.kafka_jars import KAFKA_VERSION
+from app.settings import load_settings
+
+
+def broker(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port to listen on; when it is taken, a free one. 0: any. "
+            "Default: the last one, at first 9092.",
+        ),
+    ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Remove its topics, offsets and logs first.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Instead of BERTSTREAM_DATA_DIR.", show_default=False)
+    ] = None,
+) -> None:
+    """Run a one-node Apache Kafka on this machine until Ctrl-C or SIGTERM."""
+    settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
+    if settings.broker_url is not None:
+        raise SettingsError(
+            f"no broker is started because BERTSTREAM_BROKER_URL is set ({settings.broker_url}): "
+            "unset it to run one here"
+        )
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _exit)
+    kafka = EmbeddedBroker(
+        settings.embedded_address_file.parent,
+        progress=lambda line: err.print(line, markup=False, soft_wrap=True),
+    )
+    if reset:
+        kafka.reset()
+    kafka.start(port)
+    with kafka:
+        out.print(
+            f"Kafka {KAFKA_VERSION} listens on {kafka.address} (log: {kafka.log_file})",
+            markup=False,
+            soft_wrap=True,
+        )
+        kafka.wait()
+        raise BrokerError(f"Kafka ended by itself: {kafka.why_it_ended()}")
+
+
+def _exit(signum: int, frame: object) -> None:
+    """Leave through every `finally`; an end that was asked for is a success."""
+    raise SystemExit(0)
