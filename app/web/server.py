@@ -26,21 +26,27 @@ from app.errors import (
     SettingsError,
     WrongType,
 )
+from app.exchange import NoAnswer
+from app.settings import MAX_RECORD_BYTES
 from app.web.guard import PAGES, Guard, Handler, add_headers, json_response, problem
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY_BYTES = 17 * 1024 * 1024
-"""Room for the largest record that Kafka takes, so that a larger text is refused by its size."""
+"""Room for the largest record that Kafka takes."""
+ENVELOPE_BYTES = 1024
+"""What an id and Kafka add to a record."""
 ANSWER_WITHIN_S = 30.0
 PORTS_TRIED = 100
 CLOSE_WITHIN_S = 1.0
 REQUEST_FIELDS = ("id", "text", "text_pair", "model", "top_k", "deadline_ms")
 
 Predict = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]
-"""Sends one request through Kafka and gives its response record. Raises TimeoutError where none
-came, BrokerError where it could not be sent, RequestError where Kafka would not take it."""
+"""Sends one request through Kafka and gives its response record.
+
+Raises NoAnswer or TimeoutError where none came, BrokerError where it could not be sent,
+RequestError where it is none."""
 
 
 class StatusSource(Protocol):
@@ -172,12 +178,14 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
             document = read_request(await request.read())
         except RequestError as error:
             return problem(400, error.code, str(error))
+        if len(orjson.dumps(document)) > MAX_RECORD_BYTES - ENVELOPE_BYTES:
+            return too_large(f"the record is larger than {MAX_RECORD_BYTES >> 20} MiB")
         if reasons := self._source.readiness():
             return problem(503, "not_ready", "; ".join(reasons), retryable=True)
         try:
             async with asyncio.timeout(self._answer_within_s):
                 answer = await self._predict(document)
-        except TimeoutError:
+        except (TimeoutError, NoAnswer):
             return problem(
                 504,
                 "no_answer",
@@ -213,13 +221,18 @@ def read_request(body: bytes) -> dict[str, Any]:
     return {name: fields[name] for name in REQUEST_FIELDS if fields.get(name) is not None}
 
 
+def too_large(message: str) -> web.Response:
+    """The answer to more than Kafka takes."""
+    return problem(413, "too_large", message)
+
+
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer what a handler raises in the shape of every other error."""
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
-        return problem(413, "too_large", f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+        return too_large(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
     except web.HTTPException as error:
         answer = problem(error.status, error.reason.lower().replace(" ", "_"), error.reason)
         if "Allow" in error.headers:

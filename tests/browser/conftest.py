@@ -240,6 +240,14 @@ class Site:
 
         return self._run(start())
 
+    def open(self, page: Page) -> str:
+        """Listen, and wait until the page shows the status."""
+        url = self.start()
+        page.goto(url)
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#worker-line")).to_contain_text("group bertstream")
+        return url
+
     def stop(self) -> None:
         if self._server is not None:
             self._run(self._server.stop())

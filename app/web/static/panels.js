@@ -15,7 +15,9 @@ const HEADLINES = {
 export function showState({ worker, throughput }) {
   const named = HEADLINES[worker.state] ?? worker.state;
   const headline = worker.state === "ready" && !worker.ready ? "Not ready" : named;
-  showHeadline(headline, headline === "Ready" ? "good" : "waiting", worker.reasons ?? []);
+  // The state says itself what the worker waits for.
+  const reasons = worker.reasons.filter((reason) => reason !== worker.state);
+  showHeadline(headline, headline === "Ready" ? "good" : "waiting", reasons);
   const parts = [
     worker.name,
     `group ${worker.group}`,
@@ -23,7 +25,7 @@ export function showState({ worker, throughput }) {
     worker.delivery,
   ];
   show("worker-line", parts.join(" · "));
-  const { now, total } = throughput;
+  const { now, total } = throughput ?? NOTHING_YET;
   show("documents-rate", format.rate(now?.documents_per_s));
   show("documents-total", `${format.count(total.documents)} in all`);
   show("tokens-rate", format.rate(now?.tokens_per_s));
@@ -50,6 +52,9 @@ export function showHeadline(headline, tone, reasons) {
     (item, reason) => show(item, format.sentence(reason)),
   );
 }
+
+// Before the worker has joined its group there are no figures.
+const NOTHING_YET = { interval_s: 1, now: null, history: [], total: {} };
 
 const charts = [];
 
@@ -87,10 +92,9 @@ export function startCharts() {
 }
 
 export function showCharts({ throughput, worker }, now) {
-  byId("no-documents").hidden = throughput.total.records > 0 || !worker.ready;
-  const gap = Math.max(3, 3.5 * throughput.interval_s);
-  const points = throughput.history ?? [];
-  for (const chart of charts) chart.update(points, now, gap);
+  const { interval_s: interval, history, total } = throughput ?? NOTHING_YET;
+  byId("no-documents").hidden = total.records > 0 || !worker.ready;
+  for (const chart of charts) chart.update(history, now, Math.max(3, 3.5 * interval));
 }
 
 export function showLag({ partitions, broker }) {
@@ -113,16 +117,7 @@ export function showLag({ partitions, broker }) {
 }
 
 export function showQueue({ queue }) {
-  const full = queue.max_in_flight > 0 && queue.batches_in_flight >= queue.max_in_flight;
-  const idle = !queue.documents && !queue.batches_in_flight;
-  show(
-    "pressure",
-    full
-      ? "Back-pressure: the device has all it can hold, further records wait in Kafka."
-      : idle
-        ? "Idle: every record that was taken has its answer."
-        : "Working: there is room for more records.",
-  );
+  show("pressure", pressure(queue));
   bars(byId("in-flight"), [
     {
       key: "in-flight",
@@ -134,6 +129,13 @@ export function showQueue({ queue }) {
   show("queue-documents", format.count(queue.documents));
   show("queue-tokens", format.count(queue.tokens));
   show("queue-delivery", format.count(queue.awaiting_delivery));
+}
+
+function pressure({ documents, batches_in_flight: batches, max_in_flight: most }) {
+  if (most === undefined) return "Shown once the worker is ready.";
+  if (batches >= most) return "Back-pressure: the device is full, further records wait in Kafka.";
+  if (batches || documents) return "Working: there is room for more records.";
+  return "Idle: every record that was taken has its answer.";
 }
 
 const MOST_LABELS = 12;

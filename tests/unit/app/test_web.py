@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import http.client
-import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from app.errors import BrokerError, InvalidJSON, MissingField, TextTooLarge, WrongType
+from app.exchange import NoAnswer
+from app.settings import MAX_RECORD_BYTES
 from app.web.guard import COOKIE, is_own_name, own_names
 from app.web.server import MAX_BODY_BYTES, StatusServer, read_request
+from tests.wire import Answer, exchange
 
 OUTCOME = {"id": "a1", "status": "ok", "label": "Sports", "score": 0.9}
 REFUSED = {
@@ -53,76 +52,6 @@ class Worker:
         return self.answer
 
 
-@dataclass
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str:
-        return str(self.json["error"]["code"])
-
-
-class Wire(asyncio.Transport):
-    """The server's end of a connection: what it writes is kept."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.closed = asyncio.Event()
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def writelines(self, list_of_data: Any) -> None:
-        for data in list_of_data:
-            self.write(data)
-
-    def is_closing(self) -> bool:
-        return self.closed.is_set()
-
-    def close(self) -> None:
-        self.closed.set()
-
-    abort = close
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-
-class _Received:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
-async def _exchange(server: StatusServer, head: str, body: bytes) -> Answer:
-    runner = web.AppRunner(server.application(), access_log=None)
-    await runner.setup()
-    assert runner.server is not None
-    wire, connection = Wire(), runner.server()
-    connection.connection_made(wire)
-    connection.data_received(head.encode("utf-8", "surrogateescape"))
-    for start in range(0, len(body), 1 << 20):
-        connection.data_received(body[start : start + (1 << 20)])
-    await asyncio.wait_for(wire.closed.wait(), 30)
-    connection.connection_lost(None)
-    await runner.cleanup()
-    received = http.client.HTTPResponse(_Received(bytes(wire.written)))  # type: ignore[arg-type]
-    received.begin()
-    return Answer(received.status, received.headers, received.read())
-
-
 def ask(
     worker: Worker,
     method: str,
@@ -138,7 +67,9 @@ def ask(
     if body:
         lines["Content-Length"] = str(len(body))
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return asyncio.run(_exchange(server, f"{method} {path} HTTP/1.1\r\n{head}\r\n", body))
+    return asyncio.run(
+        exchange(server.application(), f"{method} {path} HTTP/1.1\r\n{head}\r\n", body)
+    )
 
 
 def predict(worker: Worker, body: Any, **options: Any) -> Answer:
@@ -239,6 +170,12 @@ def test_a_body_over_the_limit_is_refused(worker: Worker) -> None:
     assert (answer.status, answer.code) == (413, "too_large")
 
 
+def test_what_kafka_would_not_take_is_refused(worker: Worker) -> None:
+    answer = predict(worker, {"text": "x" * MAX_RECORD_BYTES})
+    assert (answer.status, answer.code) == (413, "too_large")
+    assert worker.asked == []
+
+
 def test_a_packed_body_cannot_grow_over_the_limit(worker: Worker) -> None:
     packed = gzip.compress(b'{"text": "' + b"x" * (2 * MAX_BODY_BYTES) + b'"}')
     answer = predict(worker, packed, headers={"Content-Encoding": "gzip"})
@@ -259,6 +196,7 @@ def test_a_worker_that_is_not_ready_says_why(worker: Worker) -> None:
     [
         (None, 504, "no_answer"),
         (TimeoutError(), 504, "no_answer"),
+        (NoAnswer("nothing was heard"), 504, "no_answer"),
         (BrokerError("the broker went away"), 503, "broker_unavailable"),
         (TextTooLarge("the record is too large"), 422, "text_too_large"),
     ],

@@ -1,0 +1,124 @@
+"""The box that sends one document."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+
+def test_a_document_is_tried_from_the_keyboard(page: Page, site: Any) -> None:
+    site.open(page)
+    page.get_by_role("textbox", name="Document").fill("The home side scored twice.")
+    page.keyboard.press("Control+Enter")
+    result = page.get_by_role("region", name="Prediction")
+    expect(result.locator(".label")).to_have_text("Sports")
+    expect(result.locator(".bars li").first).to_have_text("Sports97.3 %")
+    fill = result.locator(".fill").first
+    assert fill.evaluate("bar => bar.style.width") == "97.31%"
+    for text in ("Total15 ms", "Queued4.1 ms", "Inference9.8 ms", "Segments2", "Tokens311"):
+        expect(result.locator(".times")).to_contain_text(text)
+    expect(result).to_contain_text("bert-requests, partition 3, offset 1207")
+    assert site.asked == [{"text": "The home side scored twice."}]
+    expect(page.get_by_role("textbox", name="Document")).to_be_focused()
+
+
+def test_an_example_can_be_tried(page: Page, site: Any) -> None:
+    site.open(page)
+    page.get_by_role("button", name="Use an example").click()
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#try-result .label")).to_have_text("Sports")
+    assert len(site.asked[0]["text"]) > 40
+
+
+def test_a_blank_document_is_not_sent(page: Page, site: Any) -> None:
+    site.open(page)
+    page.get_by_role("textbox", name="Document").fill("  \n")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#try-result")).to_have_text("Write or paste a document first.")
+    expect(page.get_by_role("textbox", name="Document")).to_be_focused()
+    assert site.asked == []
+
+
+def test_one_document_at_a_time(page: Page, site: Any, prediction: dict[str, Any]) -> None:
+    async def slow(request: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(1)
+        return prediction
+
+    site.answer = slow
+    site.open(page)
+    page.get_by_role("textbox", name="Document").fill("A text.")
+    for _ in range(3):
+        page.keyboard.press("Control+Enter")
+    expect(page.locator("#try-send")).to_have_text("Predicting…")
+    expect(page.locator("#try-result .label")).to_have_text("Sports")
+    expect(page.locator("#try-send")).to_have_text("Predict")
+    assert len(site.asked) == 1
+
+
+def test_an_error_shows_its_code_and_message(page: Page, site: Any) -> None:
+    async def refuse(request: dict[str, Any]) -> dict[str, Any]:
+        error = {"code": "out_of_memory", "message": "the device is full", "retryable": True}
+        return {"id": "a", "status": "error", "error": error}
+
+    site.answer = refuse
+    site.open(page)
+    page.get_by_role("textbox", name="Document").fill("A text.")
+    page.keyboard.press("Control+Enter")
+    result = page.locator("#try-result")
+    expect(result.locator(".code")).to_have_text("out_of_memory")
+    expect(result).to_contain_text("The device is full.")
+    expect(result).to_contain_text("It may work when tried again.")
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "shown"),
+    [
+        ("multi-label-classification", {"labels": ["a", "b"], "label": None}, "a, b"),
+        (
+            "multi-label-classification",
+            {"labels": [], "label": None},
+            "No label above its threshold",
+        ),
+        ("regression", {"label": None, "scores": None, "score": 3.25}, "3.2500"),
+        (
+            "embedding",
+            {"label": None, "scores": None, "score": None, "embedding": [0.5] * 384},
+            "384 numbers",
+        ),
+    ],
+)
+def test_other_tasks(
+    page: Page,
+    site: Any,
+    prediction: dict[str, Any],
+    task: str,
+    fields: dict[str, Any],
+    shown: str,
+) -> None:
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return prediction | {"task": task} | fields
+
+    site.answer = answer
+    site.open(page)
+    page.get_by_role("textbox", name="Document").fill("A text.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#try-result .label")).to_have_text(shown)
+
+
+def test_a_model_can_be_chosen(page: Page, site: Any) -> None:
+    first = site.source.status()["models"][0]
+    pairs = first | {"name": "pairs", "task": "sentence-pair", "default": False}
+    site.source.values = {"models": [first, pairs]}
+    site.open(page)
+    choice = page.get_by_label("Model", exact=True)
+    expect(choice.locator("option")).to_have_text(["agnews (default)", "pairs"])
+    expect(page.get_by_label("Second text")).to_be_hidden()
+    choice.select_option("pairs")
+    page.get_by_label("Second text").fill("Two.")
+    page.get_by_role("textbox", name="Document").fill("One.")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#try-result .label")).to_be_visible()
+    assert site.asked == [{"text": "One.", "text_pair": "Two.", "model": "pairs"}]
