@@ -16,6 +16,8 @@ from app.broker import EmbeddedBroker
 from app.errors import BrokerError
 from app.kafka_jars import find_jars, java_command, java_environment
 
+pytest_plugins = ["pytester"]
+
 KafkaTool = Callable[..., subprocess.CompletedProcess[bytes]]
 
 KAFKA_TOOLS = {
