@@ -14,10 +14,8 @@ from app.streams import BatchStream
 @app.agent(app.request_topic, name="predict", sink=[app.publisher.publish])
 async def predict(stream: BatchStream) -> AsyncIterator[list[Outcome]]:
     """Answer every request; it is acknowledged when its outcome has been delivered."""
-    settings = app.settings
-    batches = stream.take(
-        settings.batch_size, within=settings.batch_wait_s, hurry=app.pool.has_idle_lane
-    )
+    # The pool waits for company, over all batches: none is waited for here.
+    batches = stream.take(app.settings.batch_size, within=0.0)
     async for answers in app.pool.map(decoded(batches), Job.document):
         yield [Outcome.of(job, answer) for job, answer in answers]
 

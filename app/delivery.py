@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from mode import Service
 
 from app.kafka import client_options
-from app.records import Headers, Outcome
+from app.records import Outcome
 from app.settings import MAX_RECORD_BYTES, Settings
 from app.telemetry import Telemetry
 
@@ -35,7 +35,7 @@ class Envelope:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, bytes | None]]
 
 
 class Publisher(Service):  # type: ignore[misc]
@@ -175,7 +175,7 @@ class Publisher(Service):  # type: ignore[misc]
             "dead letter topic=%s partition=%d offset=%d code=%s",
             *(source.topic, source.partition, source.offset, error.code),
         )
-        facts = [
+        facts: list[tuple[str, bytes | None]] = [
             ("error.code", error.code.encode()),
             ("error.message", str(error).encode(errors="replace")),
             ("source.topic", source.topic.encode()),
@@ -267,7 +267,7 @@ async def _retire(producer: AIOKafkaProducer) -> None:
         await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
 
 
-def _headers(message: Any) -> Headers:
+def _headers(message: Any) -> list[tuple[str, bytes | None]]:
     return list(message.headers or ())
 
 
@@ -279,13 +279,9 @@ def _header(outcome: Outcome, name: str) -> bytes | None:
     return None
 
 
-def _response_headers(outcome: Outcome) -> list[tuple[str, bytes]]:
+def _response_headers(outcome: Outcome) -> list[tuple[str, bytes | None]]:
     message = outcome.job.event.message
-    headers = [
-        (name, value)
-        for name, value in message.headers or ()
-        if name in CARRIED_HEADERS and value is not None
-    ]
+    headers = [(name, value) for name, value in message.headers or () if name in CARRIED_HEADERS]
     if message.key is not None:
         headers.append(("request-key", message.key))
     return headers

@@ -66,10 +66,11 @@ class GroupView(Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Disconnect."""
-        for client in (self._consumer, self._admin):
-            if client is not None:
-                with suppress(KafkaError):
-                    await (client.stop() if client is self._consumer else client.close())
+        with suppress(KafkaError):
+            if self._consumer is not None:
+                await self._consumer.stop()
+            if self._admin is not None:
+                await self._admin.close()
 
     @property
     def seconds_since_answer(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,6 @@ from models.inference.tasks import Document, Prediction
 
 MAX_ID_BYTES = 64 * 1024
 """An id becomes the key of the response: a longer one cannot be used."""
-
-Headers = Sequence[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +269,7 @@ def describe_error(error: RequestError | InferenceError) -> dict[str, Any]:
     return {"code": error.code, "message": str(error), "retryable": error.retryable}
 
 
-class Throughput(faust.Record, serializer="json"):
+class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg]
     """What one worker did with one model over some time; `plus` adds the next interval to it."""
 
     model: str
@@ -301,7 +299,7 @@ class Throughput(faust.Record, serializer="json"):
 
     def plus(self, later: Throughput) -> Throughput:
         """Both intervals together, with the facts of the later one."""
-        return later.derive(
+        both: Throughput = later.derive(
             seconds=self.seconds + later.seconds,
             records=self.records + later.records,
             documents=self.documents + later.documents,
@@ -312,6 +310,7 @@ class Throughput(faust.Record, serializer="json"):
             labels=add_counts(self.labels, later.labels),
             latency_ms=add_counts(self.latency_ms, later.latency_ms),
         )
+        return both
 
 
 def add_counts(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -29,19 +30,13 @@ class BatchStream(Stream):  # type: ignore[misc]
         self._active_agens.add(values)
         return values  # type: ignore[no-any-return]
 
-    async def take(
-        self,
-        max_: int,
-        within: float,
-        *,
-        hurry: Callable[[], bool] = lambda: False,
-    ) -> AsyncIterator[list[EventT]]:
+    async def take(self, max_: int, within: float) -> AsyncIterator[list[EventT]]:
         """Yield batches of one to `max_` events.
 
         Arguments:
             max_: Most events of a batch.
-            within: Seconds that the first event of a batch waits for company.
-            hurry: Whether a batch should go as it is, because whoever is to work on it is idle.
+            within: Seconds that the first event of a batch waits for company; 0: it goes with
+                whatever is there.
 
         Raises:
             Exception: whatever was thrown into the stream's channel.
@@ -53,20 +48,13 @@ class BatchStream(Stream):  # type: ignore[misc]
         try:
             while not self.should_stop:
                 batch: list[EventT] = []
-                closes_at = float("inf")
+                closes_at = math.inf
                 while len(batch) < max_:
                     if getter is None and not queue.empty():
                         event = queue.get_nowait()
                     else:
                         getter = getter or asyncio.ensure_future(queue.get())
-                        timeout = None
-                        if batch:
-                            timeout = 0.0 if hurry() else closes_at - time.monotonic()
-                            if timeout <= 0 and not getter.done():
-                                # Let what is already on its way arrive.
-                                await asyncio.sleep(0)
-                                if not getter.done():
-                                    break
+                        timeout = max(0.0, closes_at - time.monotonic()) if batch else None
                         await asyncio.wait({getter}, timeout=timeout)
                         if not getter.done():
                             break
@@ -91,10 +79,8 @@ class BatchStream(Stream):  # type: ignore[misc]
     def _is_current(self, event: EventT) -> bool:
         """Whether the partition is still ours; a record of an old assignment is read again."""
         message = event.message
-        return (
-            self.app.flow_control.is_active()
-            and message.generation_id == self.app.consumer_generation_id
-        )
+        ours: bool = message.generation_id == self.app.consumer_generation_id
+        return ours and bool(self.app.flow_control.is_active())
 
     def _begin(self, event: EventT) -> None:
         message = event.message

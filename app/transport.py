@@ -9,7 +9,7 @@ the offset before which every one of them has been answered.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -93,17 +93,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 class Consumer(driver.Consumer):  # type: ignore[misc]
     """Consumer that commits what has been answered, in order, and nothing else."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        callback: Callable[[Message], Awaitable[None]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         self._trackers: dict[TP, OffsetTracker] = {}
-        super().__init__(*args, **kwargs)
-        hand_over = self.callback
 
-        def track(message: Message) -> Awaitable[None]:
+        def hand_over(message: Message) -> Awaitable[None]:
             self._begin(message)
-            handed_over: Awaitable[None] = hand_over(message)
-            return handed_over
+            return callback(message)
 
-        self.callback = track
+        super().__init__(transport, hand_over, *args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)

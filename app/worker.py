@@ -132,6 +132,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             batch_tokens=settings.batch_tokens,
             batch_wait_s=settings.batch_wait_s,
             max_in_flight=settings.max_in_flight,
+            threads=settings.threads,
             on_batch=self.telemetry.batch_done,
         )
         await self.add_runtime_dependency(self.pool)
@@ -170,6 +171,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         """Finish and commit what has been taken, then stop everything else."""
         self.phase = "draining"
         await super().on_stop()
+        # Before the pool that they wait for.
+        await self.agents.stop()
         if self.client is not None:
             await self.client.__aexit__(None, None, None)
         if self.registry is not None:
