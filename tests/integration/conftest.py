@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import ConsumerRecord
 
 from app.settings import MAX_RECORD_BYTES, Settings
 from app.topics import ensure_topics
 from tests.workers import WorkerProcess, service_settings
 
+Result = TypeVar("Result")
 Headers = list[tuple[str, bytes]]
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What the coroutine returns, from an event loop of its own."""
+    return asyncio.run(coroutine)
 
 
 @dataclass
@@ -60,7 +67,7 @@ class Topics:
                 written = await asyncio.gather(*sent)
             return [(one.partition, one.offset) for one in written]
 
-        return asyncio.run(write())
+        return run(write())
 
     def read(
         self, topic: str, count: int, within_s: float = 60.0, quiet_s: float = 1.0
@@ -90,7 +97,14 @@ class Topics:
                     found.extend(records)
                 return found
 
-        return asyncio.run(read())
+        return run(read())
+
+    async def create(self, topic: str, partitions: int) -> None:
+        """Create a topic."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        await admin.create_topics([NewTopic(topic, partitions, 1)])
+        await admin.close()
 
     def responses(self, settings: Settings, count: int, **options: Any) -> list[dict[str, Any]]:
         """The decoded values of the response topic."""
@@ -136,7 +150,7 @@ def module_settings(
 ) -> Settings:
     """Settings of one service for all the tests of a module; its topics exist."""
     settings = service_settings(bootstrap_servers, module_names, tmp_path_factory.mktemp("service"))
-    asyncio.run(ensure_topics(settings))
+    run(ensure_topics(settings))
     return settings
 
 
@@ -144,7 +158,7 @@ def module_settings(
 def settings(bootstrap_servers: str, names: str, tmp_path: Path) -> Settings:
     """Settings of a service of this test alone; its topics exist."""
     settings = service_settings(bootstrap_servers, names, tmp_path)
-    asyncio.run(ensure_topics(settings))
+    run(ensure_topics(settings))
     return settings
 
 

@@ -18,8 +18,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from app.broker import HOST, EmbeddedBroker
+from app.broker import EmbeddedBroker
 from app.errors import BrokerError
+from app.kafka_config import HOST
 from app.settings import MAX_RECORD_BYTES, MEBIBYTE
 
 pytestmark = pytest.mark.usefixtures("kafka_jars")
@@ -284,7 +285,7 @@ def test_the_command_says_when_kafka_ends(folder: Path) -> None:
         os.kill(int(holder[1]), signal.SIGKILL)
         _, errors = command.communicate(timeout=DEADLINE_S)
     assert command.returncode == 1
-    assert errors.startswith("bertstream: Kafka ended by itself: ")
+    assert errors.startswith("bertstream: Kafka ended by itself: it was killed")
     assert errors.count("\n") == 1
 
 
