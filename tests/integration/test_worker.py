@@ -1,0 +1,253 @@
+"""Workers as processes on a real broker: how they start, share, stop and come back."""
+
+from __future__ import annotations
+
+import signal
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.broker import EmbeddedBroker
+from app.settings import Settings
+from app.topics import TopicState, ensure_topics
+from tests.integration.conftest import Produced, StartWorker, Topics, run
+from tests.workers import WorkerProcess, eventually, service_settings
+
+TEXT = "The striker scored twice as the home side won the cup final."
+
+
+def requests(count: int, prefix: str = "r") -> list[Produced]:
+    return [
+        Produced(orjson.dumps({"text": f"{TEXT} Match {n}."}), key=f"{prefix}{n}".encode())
+        for n in range(count)
+    ]
+
+
+def duplicates(responses: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
+    places = Counter((one["source"]["partition"], one["source"]["offset"]) for one in responses)
+    return {place: n for place, n in places.items() if n > 1}
+
+
+def partitions_by_worker(worker: WorkerProcess) -> dict[str, list[int]]:
+    status = worker.get("/api/status")[1] or {}
+    return {one["name"]: one["partitions"] for one in status.get("workers", [])}
+
+
+def shares(worker: WorkerProcess, count: int) -> bool:
+    """Whether `count` workers, each with partitions, hold all four partitions."""
+    held = partitions_by_worker(worker)
+    flat = sorted(partition for partitions in held.values() for partition in partitions)
+    return len(held) == count and all(held.values()) and flat == [0, 1, 2, 3]
+
+
+def test_two_workers_share_the_partitions_and_each_page_shows_both(
+    settings: Settings, start_worker: StartWorker, topics: Topics
+) -> None:
+    first = start_worker(settings)
+    second = start_worker(settings)
+    eventually(lambda: shares(first, 2) and shares(second, 2), 30, "both pages show both workers")
+    topics.write(settings.request_topic, requests(200))
+    responses = topics.responses(settings, 200)
+    assert duplicates(responses) == {}
+    eventually(
+        lambda: all(
+            sum(one["documents_per_s"] > 0 for one in worker.get("/api/status")[1]["workers"]) == 2
+            for worker in (first, second)
+        ),
+        20,
+        "both worked",
+    )
+
+    # One leaves, as `SIGTERM` asks, and the other goes on with everything.
+    assert second.stop() == 0
+    eventually(lambda: first.get("/api/status")[1]["worker"]["ready"], 20)
+    topics.write(settings.request_topic, requests(50, "later"))
+    assert len(topics.responses(settings, 250)) == 250
+    assert first.stop() == 0
+
+
+def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
+    settings: Settings, start_worker: StartWorker, topics: Topics
+) -> None:
+    worker = start_worker(settings)
+    topics.write(settings.request_topic, requests(3_000))
+    topics.read(settings.response_topic, 200, quiet_s=0.1)
+    began = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - began < settings.drain_timeout_s + 10
+    assert not (settings.data_dir / "workers" / f"{worker.process.pid}.json").exists()
+
+    again = start_worker(settings)
+    responses = topics.responses(settings, 3_000, within_s=120)
+    assert len(responses) == 3_000
+    assert duplicates(responses) == {}
+    assert Counter(one["status"] for one in responses) == {"ok": 3_000}
+
+    # What the first worker counted has survived it.
+    total = eventually(
+        lambda: (
+            (found := again.get("/api/status")[1]["throughput"]["total"])["records"] >= 3_000
+            and found
+        ),
+        20,
+        "the totals hold both workers' records",
+    )
+    assert total["records"] == 3_000
+    assert again.stop() == 0
+
+
+def test_a_worker_waits_for_its_broker_and_answers_probes_meanwhile(
+    tmp_path: Path, start_worker: StartWorker, kafka_jars: list[Path], names: str
+) -> None:
+    settings = service_settings("", names, tmp_path, broker_url=None, partitions=2)
+    worker = start_worker(settings, wait=False)
+    eventually(lambda: worker.get("/healthz")[0] == 200, 30)
+
+    def waiting() -> bool:
+        status, found = worker.get("/readyz")
+        return status == 503 and "waiting for broker" in str(found)
+
+    eventually(waiting, 30, "not ready, with the reason")
+    assert worker.get("/api/status")[1]["worker"]["state"] == "waiting for broker"
+    broker = EmbeddedBroker(settings.embedded_address_file.parent)
+    broker.start(port=0)
+    try:
+        worker.wait_until_ready()
+        assert worker.stop() == 0
+    finally:
+        broker.stop()
+
+
+def test_a_worker_that_still_waits_can_be_stopped(
+    tmp_path: Path, start_worker: StartWorker, names: str
+) -> None:
+    settings = service_settings("127.0.0.1:1", names, tmp_path)
+    worker = start_worker(settings, wait=False)
+    eventually(lambda: "waiting for the broker at 127.0.0.1:1" in worker.log, 30)
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"model": "./no-such-folder"}, "no-such-folder"),
+        ({"device": "cuda:7"}, "cuda"),
+        ({"create_topics": False}, "bertstream topics --create"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_in_a_line(
+    settings: Settings, start_worker: StartWorker, changed: dict[str, Any], complaint: str
+) -> None:
+    topics_of_nobody = {"request_topic": f"{settings.request_topic}-missing"}
+    broken = settings.model_copy(update={**topics_of_nobody, **changed})
+    worker = start_worker(Settings(**broken.model_dump(exclude_unset=True)), wait=False)
+    assert worker.process.wait(60) == 1
+    critical = [line for line in worker.log.splitlines() if "[CRITICAL]" in line]
+    assert len(critical) == 1
+    assert complaint in critical[0]
+    assert "Traceback" not in worker.log
+
+
+def test_topics_are_created_as_asked_and_existing_ones_respected(
+    bootstrap_servers: str, names: str, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    settings = service_settings(bootstrap_servers, names, tmp_path, partitions=3)
+    created = run(ensure_topics(settings))
+    assert [(one.partitions, one.created) for one in created] == [
+        (3, True),
+        (3, True),
+        (3, True),
+        (1, True),
+    ]
+    more = service_settings(bootstrap_servers, names, tmp_path, partitions=5)
+    assert run(ensure_topics(more))[0] == TopicState(more.request_topic, 3, 5, created=False)
+    worker = start_worker(more)
+    assert "exists with 3 partitions and keeps them (asked for: 5)" in worker.log
+    assert [
+        one["partition"]
+        for one in eventually(lambda: worker.get("/api/status")[1]["partitions"], 20)
+    ] == [0, 1, 2]
+    assert worker.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def replied(worker: WorkerProcess, module_settings: Settings, topics: Topics) -> Settings:
+    """The shared service, with a topic that requests may ask their answers on."""
+    name = f"{module_settings.app_id}-replies-mine"
+    run(topics.create(name, 1))
+    return module_settings
+
+
+def test_headers_come_back_and_replies_go_where_they_were_asked(
+    replied: Settings, topics: Topics
+) -> None:
+    prefix = replied.app_id
+    traced = [("traceparent", b"00-1-2-01"), ("tracestate", b"a=b"), ("correlation-id", b"c1")]
+    value = orjson.dumps({"text": TEXT})
+
+    def asking(topic: str) -> Produced:
+        return Produced(value, b"k", [*traced, ("reply-topic", topic.encode()), ("other", b"x")])
+
+    written = topics.write(
+        replied.request_topic,
+        [
+            asking(f"{prefix}-replies-mine"),
+            asking(f"{prefix}-replies-missing"),
+            asking(replied.dead_letter_topic),
+            Produced(value, None, traced),
+        ],
+    )
+    [reply] = topics.read(f"{prefix}-replies-mine", 1)
+    others = topics.read(replied.response_topic, 3)
+    assert reply.key == b"k"
+    assert sorted(reply.headers) == sorted([*traced, ("request-key", b"k")])
+    assert orjson.loads(reply.value)["status"] == "ok"
+    by_place = {
+        (source["partition"], source["offset"]): dict(record.headers)
+        for record in others
+        if (source := orjson.loads(record.value)["source"])
+    }
+    assert set(by_place) == set(written[1:])
+    missing, forbidden, plain = (by_place[place] for place in written[1:])
+    assert b"no topic" in missing["reply-error"]
+    assert b"does not match" in forbidden["reply-error"]
+    assert "reply-error" not in plain
+    assert "request-key" not in plain
+    assert plain["traceparent"] == b"00-1-2-01"
+
+
+def test_metrics_are_prometheus(worker: WorkerProcess, replied: Settings, topics: Topics) -> None:
+    def metrics() -> dict[str, float]:
+        with urllib.request.urlopen(f"{worker.url}/metrics", timeout=5) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+        return {
+            sample.name + str(sorted(sample.labels.items())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    before = metrics()
+    topics.write(replied.request_topic, [*requests(5, "metric"), Produced(b"{", b"broken")])
+
+    def counted() -> bool:
+        now = metrics()
+        ok = "bertstream_records_total[('code', 'ok'), ('model', 'agnews')]"
+        bad = "bertstream_records_total[('code', 'invalid_json'), ('model', 'agnews')]"
+        return now.get(ok, 0) - before.get(ok, 0) == 5 and now.get(bad, 0) >= 1
+
+    eventually(counted, 20)
+    assert metrics()["bertstream_ready[]"] == 1
+
+
+def test_a_second_signal_does_not_keep_a_worker_alive(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    worker = start_worker(settings)
+    worker.process.send_signal(signal.SIGINT)
+    assert worker.process.wait(40) == 0
