@@ -70,7 +70,9 @@ class DocumentEncoder:
             return list(self._tokenizer.encode(texts))
         except Exception as error:
             if len(texts) == 1:
-                return [UnsupportedInput(f"the text cannot be tokenized: {error}")]
+                return [
+                    UnsupportedInput(f"the text cannot be tokenized: {_reason(texts[0], error)}")
+                ]
         return [outcome for text in texts for outcome in self._tokenize([text])]
 
     def _segments(
@@ -138,3 +140,11 @@ class DocumentEncoder:
         if self._has_unknown_ids and max(ids, default=0) >= self._vocabulary:
             raise UnsupportedInput("the text has a token that the model has no embedding for")
         return ids
+
+
+def _reason(text: str, error: Exception) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it has a lone surrogate"
+    return str(error)
