@@ -81,8 +81,8 @@ async def ensure_topics(settings: Settings, *, create: bool | None = None) -> li
         if missing and create:
             await _create(admin, missing, settings)
             async with asyncio.timeout(VISIBLE_WITHIN_S):
-                while 0 in (await _partitions(admin, missing)).values():
-                    await asyncio.sleep(0.05)  # noqa: ASYNC110 - only the broker knows
+                while 0 in (await _partitions(admin, missing)).values():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
     except KafkaError as error:
         raise BrokerError(_explain(error, settings)) from error
     except TimeoutError:

@@ -106,11 +106,12 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         try:
             await self.add_runtime_dependency(self.status_server)
             self._announce()
-            loading = asyncio.create_task(asyncio.to_thread(self._load_models))
+            waiting = asyncio.ensure_future(self._wait_for_broker())
             try:
-                await self._wait_for_broker()
+                registry = await asyncio.to_thread(self._load_models)
+                await waiting
             finally:
-                registry = await loading
+                waiting.cancel()
             if self.should_stop:
                 registry.close()
                 return
