@@ -12,8 +12,6 @@ written at each start, `jars` (see `app.kafka_jars`), `port` (the last one), `ad
 from __future__ import annotations
 
 import base64
-import fcntl
-import json
 import logging
 import os
 import re
@@ -31,75 +29,18 @@ from types import TracebackType
 
 from app import lifeline
 from app.errors import BrokerError
+from app.folder_lock import FolderLock, is_locked
+from app.kafka_config import HOST, JVM_OPTIONS, LOG4J2, server_properties
 from app.kafka_jars import find_jars, java_command, java_environment
-from app.settings import MAX_RECORD_BYTES, MEBIBYTE
 
-HOST = "127.0.0.1"
 DEFAULT_PORT = 9092
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 """How long Kafka may take to stop by itself before it is killed."""
 START_ATTEMPTS = 3
 POLL_S = 0.02
-
-JVM_OPTIONS = (
-    "-Xmx512m",
-    "-XX:+UseSerialGC",  # records of 16 MiB fragment G1's regions
-    "-XX:+ExitOnOutOfMemoryError",
-    "-Djava.awt.headless=true",
-    "-Djava.io.tmpdir=tmp",  # for the native libraries that compressors unpack
-    "-Dlog4j2.configurationFile=log4j2.xml",
-)
-
-SERVER_PROPERTIES = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
-    "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,"
-    "SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
-    "log.dirs": "data",
-    "auto.create.topics.enable": "false",
-    # One node, and few partitions, which are quick to create and to load.
-    "default.replication.factor": "1",
-    "min.insync.replicas": "1",
-    "offsets.topic.replication.factor": "1",
-    "offsets.topic.num.partitions": "4",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "transaction.state.log.num.partitions": "4",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "share.coordinator.state.topic.num.partitions": "1",
-    "group.initial.rebalance.delay.ms": "50",
-    # After a kill the controller takes the broker for alive, and refuses its successor, this long.
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
-    # Records of 16 MiB, with room for their headers, and a bound on those in memory at once.
-    "message.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
-    "replica.fetch.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
-    "socket.request.max.bytes": str(2 * MAX_RECORD_BYTES + MEBIBYTE),
-    "queued.max.request.bytes": str(4 * MAX_RECORD_BYTES),
-    # The cleaner's map must hold every key of a segment, at 24 bytes a key.
-    "log.cleaner.dedupe.buffer.size": str(64 * MEBIBYTE),
-    "log.segment.bytes": str(256 * MEBIBYTE),
-    "log.retention.hours": "168",
-    # A group that was away for a while should not read again what is still kept.
-    "offsets.retention.minutes": str(30 * 24 * 60),
-}
-
-LOG4J2 = """\
-<Configuration status="error" shutdownHook="disable">
-  <Appenders>
-    <RollingFile name="server" fileName="logs/server.log" filePattern="logs/server.%i.log">
-      <PatternLayout pattern="%d %-5p %c{1} %m%n" charset="UTF-8"/>
-      <SizeBasedTriggeringPolicy size="10 MB"/>
-      <DefaultRolloverStrategy max="3"/>
-    </RollingFile>
-  </Appenders>
-  <Loggers><Root level="info"><AppenderRef ref="server"/></Root></Loggers>
-</Configuration>
-"""
+LOG_LINES = 300
+"""How far from the end of Kafka's log the reason for its end is looked for."""
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +101,7 @@ class EmbeddedBroker:
             raise BrokerError(f"this Kafka runs already, on {self.address}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _Lock(self.folder) as lock:
+            with FolderLock(self.folder, STOP_TIMEOUT_S + 5) as lock:
                 self._address_file.unlink(missing_ok=True)
                 jars = find_jars(self.folder / "jars", self._progress)
                 wished = self._last_port() if port is None else port
@@ -168,7 +109,7 @@ class EmbeddedBroker:
                 if wished not in (0, self.port):
                     self._progress(f"port {wished} is taken: Kafka listens on {self.address}")
                 (self.folder / "port").write_text(str(self.port))
-                self._address_file.write_text(self.address)
+                _write_whole(self._address_file, self.address)
         except OSError as error:
             raise BrokerError(f"Kafka cannot use {self.folder}: {error}") from error
 
@@ -208,7 +149,7 @@ class EmbeddedBroker:
         if not self.folder.is_dir():
             return
         try:
-            with _Lock(self.folder):
+            with FolderLock(self.folder, STOP_TIMEOUT_S + 5):
                 for name in ("data", "logs", "tmp"):
                     if (self.folder / name).exists():
                         shutil.rmtree(self.folder / name)
@@ -230,8 +171,14 @@ class EmbeddedBroker:
         self.stop()
 
     def why_it_ended(self) -> str:
-        """What Kafka's log says about it, in one line."""
-        return f"{_telling_line(self._log_lines()) or 'it said nothing'} (log: {self.log_file})"
+        """What is known about the end of this broker, in one line."""
+        if self._lifeline is not None and self._lifeline.poll() in (
+            -signal.SIGKILL,
+            signal.SIGKILL,
+        ):
+            return f"it was killed, as happens where memory runs out (log: {self.log_file})"
+        reason = _telling_line(self._log_lines()[-LOG_LINES:])
+        return f"{reason or 'it said nothing'} (log: {self.log_file})"
 
     def _last_port(self) -> int:
         try:
@@ -240,7 +187,7 @@ class EmbeddedBroker:
             return DEFAULT_PORT
 
     def _start_on_a_free_port(
-        self, wished: int, jars: list[Path], lock: _Lock, timeout_s: float
+        self, wished: int, jars: list[Path], lock: FolderLock, timeout_s: float
     ) -> None:
         for attempt in range(1, START_ATTEMPTS + 1):
             self.port = _free_port(wished)
@@ -263,7 +210,8 @@ class EmbeddedBroker:
         for name in ("logs", "tmp"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
-        (self.folder / "server.properties").write_text(self._server_properties(), "ascii")
+        properties = server_properties(self.port, _free_port(0), self._properties)
+        (self.folder / "server.properties").write_text(properties, encoding="ascii")
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         if not (self._data / "meta.properties").exists():  # which formatting writes last
             self._format(jars)
@@ -288,21 +236,7 @@ class EmbeddedBroker:
             lines = formatted.stdout.decode(errors="replace").splitlines()
             raise BrokerError(f"Kafka cannot use {self._data}: {_telling_line(lines)}")
 
-    def _server_properties(self) -> str:
-        """The configuration as a Java properties file, which knows ASCII and escapes."""
-        ours = f"PLAINTEXT://{self.address}"
-        controller_port = _free_port(0)
-        properties = SERVER_PROPERTIES | {
-            "listeners": f"{ours},CONTROLLER://{HOST}:{controller_port}",
-            "advertised.listeners": ours,
-            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        }
-        for name, value in self._properties.items():
-            added = name in ("listeners", "advertised.listeners")
-            properties[name] = f"{properties[name]},{value}" if added else value
-        return "".join(f"{name}={_escaped(value)}\n" for name, value in properties.items())
-
-    def _spawn(self, jars: list[Path], lock: _Lock) -> None:
+    def _spawn(self, jars: list[Path], lock: FolderLock) -> None:
         guard = [sys.executable, "-I", "-S", lifeline.__file__]
         command = java_command(jars, "kafka.Kafka", "server.properties", options=JVM_OPTIONS)
         with self._output_file.open("wb") as output:
@@ -342,10 +276,10 @@ class EmbeddedBroker:
         and no later process of the same id."""
         for signum, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
             deadline = time.monotonic() + patience_s
-            if not self.pid or not _is_locked(self.folder):
+            if not self.pid or not is_locked(self.folder):
                 return
             os.kill(self.pid, signum)
-            while _is_locked(self.folder) and time.monotonic() < deadline:
+            while is_locked(self.folder) and time.monotonic() < deadline:
                 time.sleep(POLL_S)
 
     def _log_lines(self) -> list[str]:
@@ -360,90 +294,11 @@ class EmbeddedBroker:
         return lines
 
 
-class _Lock:
-    """The right to use a broker's folder, taken on entry, and kept by the processes that inherit
-    its descriptor.
-
-    Raises:
-        BrokerError: another broker has it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.descriptor = -1
-
-    def __enter__(self) -> _Lock:
-        self.descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        try:
-            self._take()
-            self.name_holder()
-        except BaseException:
-            os.close(self.descriptor)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
-
-    def name_holder(self, java: int = 0) -> None:
-        """Tell whom this lock is refused who has it; process ids hold on one host only."""
-        holder = {"host": socket.gethostname(), "starter": os.getpid(), "java": java}
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, json.dumps(holder).encode(), 0)
-
-    def _take(self) -> None:
-        deadline = time.monotonic() + STOP_TIMEOUT_S + 5
-        while not _try_lock(self.descriptor):
-            holder = self._holder()
-            abandoned = holder.get("host") == socket.gethostname() and not _is_alive(
-                int(holder.get("starter", 0))
-            )
-            # A broker whose starter was killed is about to end.
-            if abandoned and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-            elif abandoned:
-                raise BrokerError(
-                    f"a Kafka that was left behind uses {self._folder}: "
-                    f"end it with 'kill {holder.get('java')}'"
-                )
-            else:
-                raise BrokerError(f"a Kafka {self._where()} uses {self._folder}: stop it first")
-
-    def _holder(self) -> dict[str, str | int]:
-        try:
-            holder: dict[str, str | int] = json.loads(os.pread(self.descriptor, 4096, 0))
-            return holder
-        except ValueError:
-            return {}
-
-    def _where(self) -> str:
-        try:
-            return f"that listens on {(self._folder / 'address').read_text()}"
-        except OSError:
-            return "that is starting or stopping"
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_locked(folder: Path) -> bool:
-    with (folder / "lock").open("rb") as file:
-        return not _try_lock(file.fileno())
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _write_whole(file: Path, text: str) -> None:
+    """Write a file that a reader sees whole or not at all."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
 
 
 def _free_port(wished: int) -> int:
@@ -483,13 +338,6 @@ def _cluster_id(port: int) -> str | None:
         return answer[at + 2 : at + 2 + length].decode()
     except (OSError, ValueError, struct.error):
         return None
-
-
-def _escaped(value: str) -> str:
-    units = struct.iter_unpack(">H", value.encode("utf-16-be"))
-    return "".join(
-        chr(unit) if 0x20 <= unit < 0x7F and unit != 0x5C else f"\\u{unit:04x}" for (unit,) in units
-    )
 
 
 def _telling_line(lines: list[str]) -> str:

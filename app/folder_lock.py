@@ -1,0 +1,105 @@
+"""One broker a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from app.errors import BrokerError
+
+POLL_S = 0.02
+
+
+class FolderLock:
+    """The right to use a broker's folder, taken on entry, and kept by the processes that inherit
+    its descriptor until the last of them has ended.
+
+    Args:
+        patience_s: how long a broker whose starter was killed may take to end.
+
+    Raises:
+        BrokerError: another broker has it.
+    """
+
+    def __init__(self, folder: Path, patience_s: float) -> None:
+        self._folder = folder
+        self._patience_s = patience_s
+        self.descriptor = -1
+
+    def __enter__(self) -> FolderLock:
+        self.descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            self._take()
+            self.name_holder()
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    def name_holder(self, java: int = 0) -> None:
+        """Tell whom this lock is refused who has it; process ids hold on one host only."""
+        holder = {"host": socket.gethostname(), "starter": os.getpid(), "java": java}
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, json.dumps(holder).encode(), 0)
+
+    def _take(self) -> None:
+        deadline = time.monotonic() + self._patience_s
+        while not _try_lock(self.descriptor):
+            holder = self._holder()
+            abandoned = holder.get("host") == socket.gethostname() and not _is_alive(
+                int(holder.get("starter", 0))
+            )
+            # A broker whose starter was killed is about to end.
+            if abandoned and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            elif abandoned:
+                raise BrokerError(
+                    f"a Kafka that was left behind uses {self._folder}: "
+                    f"end it with 'kill {holder.get('java')}'"
+                )
+            else:
+                raise BrokerError(f"a Kafka {self._where()} uses {self._folder}: stop it first")
+
+    def _holder(self) -> dict[str, str | int]:
+        try:
+            holder: dict[str, str | int] = json.loads(os.pread(self.descriptor, 4096, 0))
+            return holder
+        except ValueError:
+            return {}
+
+    def _where(self) -> str:
+        try:
+            return f"that listens on {(self._folder / 'address').read_text()}"
+        except OSError:
+            return "that is starting or stopping"
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a broker uses the folder."""
+    with (folder / "lock").open("rb") as file:
+        return not _try_lock(file.fileno())
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
