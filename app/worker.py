@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
-import socket
 import time
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -25,6 +23,7 @@ from app.group import GroupView
 from app.kafka import client_options
 from app.records import Throughput
 from app.settings import MAX_RECORD_BYTES, Settings
+from app.status import WorkerStatus
 from app.streams import BatchStream
 from app.tables import declare_tables
 from app.telemetry import Telemetry, ThroughputReporter
@@ -39,10 +38,7 @@ if TYPE_CHECKING:
 AGENTS = ("agents.predict", "agents.throughput")
 """Named one by one, so that one which cannot be imported fails the start."""
 BROKER_RETRY_S = 1.0
-BROKER_SILENCE_S = 10.0
-"""The broker counts as gone when it has not answered for longer."""
 STREAM_BUFFER_RECORDS = 4096
-PARENT_POLL_S = 0.5
 
 
 class WithoutFaustWeb(BootStrategy):  # type: ignore[misc]
@@ -84,8 +80,9 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             partitions=1,
         )
         self.throughput_tables = declare_tables(self)
+        self.status = WorkerStatus(self)
         self.status_server = StatusServer(
-            self,
+            self.status,
             self.predict_one,
             host=settings.web_host,
             port=settings.web_port,
@@ -138,7 +135,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         )
         await self.add_runtime_dependency(self.pool)
         await self.add_runtime_dependency(self.publisher)
-        self._export_gauges()
+        self.status.export_gauges()
 
     async def on_started(self) -> None:
         """Begin what needs the group and the tables."""
@@ -156,7 +153,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             ThroughputReporter(
                 self.telemetry,
                 self.throughput_topic.send,
-                self._facts,
+                self.status.facts,
                 self.settings.throughput_interval_s,
             )
         )
@@ -220,6 +217,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
                 await self.sleep(BROKER_RETRY_S)
             else:
                 self.log.info("the broker at %s answers", brokers)
+                self.phase = "starting"
                 return
             finally:
                 await producer.stop()
@@ -235,7 +233,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
                 )
 
     @property
-    def _announcement(self) -> Any:
+    def _announcement(self) -> Path:
         return self.settings.data_dir / "workers" / f"{os.getpid()}.json"
 
     def _announce(self) -> None:
@@ -248,115 +246,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         }
         self._announcement.write_bytes(orjson.dumps(facts))
 
-    def _assigned(self) -> list[int]:
-        """Partitions of the request topic that this worker reads."""
-        if self._consumer is None or self.phase == "starting":
-            return []
-        return sorted(
-            tp.partition
-            for tp in self.consumer.assignment()
-            if tp.topic == self.settings.request_topic
-        )
-
-    def _facts(self) -> dict[str, Any]:
-        assert self.registry is not None
-        models = self.registry.describe()
-        return {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "page": self.status_server.url,
-            "partitions": self._assigned(),
-            "devices": sorted({model["device"] for model in models}),
-            "dtype": models[0]["dtype"],
-        }
-
-    def _export_gauges(self) -> None:
-        gauge, pool = self.telemetry.gauge, self.pool
-        gauge(
-            "bertstream_queued_documents",
-            "Documents in the pool",
-            lambda: pool.state()["documents"],
-        )
-        gauge("bertstream_queued_tokens", "Tokens in the pool", lambda: pool.state()["tokens"])
-        gauge(
-            "bertstream_batches_in_flight",
-            "Device batches under way",
-            lambda: pool.state()["batches_in_flight"],
-        )
-        gauge(
-            "bertstream_awaiting_delivery",
-            "Outcomes that the broker has not confirmed yet",
-            lambda: self.publisher.awaiting_delivery,
-        )
-        gauge("bertstream_assigned_partitions", "Partitions read", lambda: len(self._assigned()))
-        gauge("bertstream_ready", "Whether work can be taken", lambda: not self.readiness())
-
     async def predict_one(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send one document through the request topic and return its response."""
         if self.client is None:
-            raise BrokerError("; ".join(self.readiness()) or "the worker is starting")
+            raise BrokerError(f"the worker is {self.phase}")
         return await self.client.predict(request)
-
-    def readiness(self) -> list[str]:
-        """Why the worker cannot take work: nothing, where it can."""
-        if self.phase != "ready":
-            return [self.phase]
-        reasons = []
-        if self.rebalancing:
-            reasons.append("rebalancing")
-        elif not self._assigned():
-            reasons.append("no partition is assigned to this worker")
-        if self.group.seconds_since_answer > BROKER_SILENCE_S:
-            reasons.append(
-                f"the broker has not answered for {self.group.seconds_since_answer:.0f} s"
-            )
-        return reasons
-
-    def metrics(self) -> bytes:
-        """Metrics of this worker for Prometheus."""
-        return self.telemetry.metrics()
-
-    def status(self) -> dict[str, Any]:
-        """What the status page shows."""
-        settings, reasons = self.settings, self.readiness()
-        ready = self.phase == "ready"
-        state = self.phase if not ready or not self.rebalancing else "rebalancing"
-        return {
-            "worker": {
-                "name": self.telemetry.worker,
-                "version": version("bertstream"),
-                "pid": os.getpid(),
-                "started_at": self.telemetry.started_at,
-                "uptime_s": time.time() - self.telemetry.started_at,
-                "state": state,
-                "ready": not reasons,
-                "reasons": reasons,
-                "group": settings.app_id,
-                "delivery": settings.delivery,
-                "python": platform.python_version(),
-                "torch": version("torch"),
-            },
-            "broker": {
-                "addresses": settings.bootstrap_servers,
-                "connected": ready and self.group.seconds_since_answer < BROKER_SILENCE_S,
-                "topics": {
-                    "requests": settings.request_topic,
-                    "responses": settings.response_topic,
-                    "dead_letters": settings.dead_letter_topic,
-                    "throughput": settings.throughput_topic,
-                },
-            },
-            "models": self.registry.describe() if self.registry is not None else [],
-            "throughput": self.group.throughput() if ready else None,
-            "errors": self.group.errors() if ready else {},
-            "labels": self.group.labels() if ready else {},
-            "partitions": self.group.partitions() if ready else [],
-            "queue": {
-                **(self.pool.state() if ready else {}),
-                "awaiting_delivery": self.publisher.awaiting_delivery,
-            },
-            "workers": self.group.workers() if ready else [],
-        }
 
 
 def create_app(settings: Settings) -> BertstreamApp:
