@@ -4,6 +4,7 @@
 
     BertstreamError
     ├── ModelLoadError                a checkpoint that cannot be served
+    ├── PoolClosed                    the inference pool stopped or crashed
     ├── CorpusError                   a file of documents that cannot be read or used
     └── InferenceError                one document that cannot be predicted
         ├── UnsupportedInput          unsupported_input
@@ -28,6 +29,10 @@ class ModelLoadError(BertstreamError):
 
 class CorpusError(BertstreamError):
     """A file of documents cannot be read, or cannot serve for training or evaluation."""
+
+
+class PoolClosed(BertstreamError):
+    """The inference pool is not running, or stopped or crashed before it had an outcome."""
 
 
 class InferenceError(BertstreamError):

@@ -1,0 +1,245 @@
+"""The device stage of the pool: one lane for each device."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import torch
+from torch import Tensor
+
+from models.errors import DeadlineExceeded, InferenceError, InferenceFailed, OutOfMemory
+from models.inference.buffer import Buffer
+from models.inference.device import is_out_of_memory
+from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, summary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """What a device batch held and how long it took."""
+
+    model: str
+    documents: int
+    """Documents answered by it: those whose last segment it held."""
+    segments: int
+    tokens: int
+    padded_tokens: int
+    """Tokens of the rectangle: segments times the longest."""
+    seconds: float
+    """From the start of the forward pass until its outputs were in the host's memory."""
+
+
+@dataclass(eq=False, slots=True)
+class DeviceBatch:
+    """Segments of one model that a device computes together."""
+
+    rows: list[Row]
+    failed: bool = False
+    """Whether its rows have failed before, in this batch or in a larger one."""
+    started: float = 0.0
+    """Monotonic time at which the device began."""
+
+    @property
+    def engine(self) -> Engine:
+        """The model of all its rows."""
+        return self.rows[0].ticket.engine
+
+    def again(self) -> list[DeviceBatch]:
+        """What to compute after a failure: halves, or a lone row once more, or nothing."""
+        middle = len(self.rows) // 2
+        if middle:
+            return [DeviceBatch(self.rows[:middle], True), DeviceBatch(self.rows[middle:], True)]
+        return [] if self.failed else [DeviceBatch(self.rows, True)]
+
+    def done(self, documents: int, seconds: float) -> BatchDone:
+        """Tell what it was."""
+        lengths = [len(row.segment) for row in self.rows]
+        return BatchDone(
+            model=self.engine.name,
+            documents=documents,
+            segments=len(lengths),
+            tokens=sum(lengths),
+            padded_tokens=len(lengths) * max(lengths),
+            seconds=seconds,
+        )
+
+
+class Lane:
+    """A device. One thread forms device batches and computes them, one decodes.
+
+    A batch is formed when the device is idle, of whatever waits then. Where a forward pass
+    returns before the device has computed it, further batches are formed behind it, up to
+    `max_in_flight`, but only full ones and such whose first document has waited `batch_wait_s`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        buffer: Buffer,
+        *,
+        batch_wait_s: float,
+        max_in_flight: int,
+        threads: int | None,
+        answer: Callable[[Sequence[Answer], BatchDone | None], None],
+    ) -> None:
+        """
+        Args:
+            buffer: shared with the other lanes.
+            threads: of torch, if the device is a CPU; None leaves its own choice.
+            answer: takes outcomes, and the device batch that they are of.
+        """
+        self.device = device
+        self.in_flight = 0
+        """Device batches under way, from formed to decoded."""
+        self._buffer = buffer
+        self._changed = buffer.changed
+        self._batch_wait_s = batch_wait_s
+        self._max_in_flight = max_in_flight
+        self._torch_threads = threads
+        self._answer = answer
+        self._again: deque[DeviceBatch] = deque()
+        self._computed: SimpleQueue[tuple[DeviceBatch, Tensor] | None] = SimpleQueue()
+        self._closed = False
+
+    def compute(self) -> None:
+        """Form device batches and compute them, until closed; for one thread."""
+        if self._torch_threads is not None and self.device.type == "cpu":
+            torch.set_num_threads(self._torch_threads)
+        while (batch := self._next()) is not None:
+            batch.started = time.monotonic()
+            try:
+                outputs = batch.engine.forward([row.segment for row in batch.rows], self.device)
+            except Exception as error:
+                self._fail(batch, error)
+            else:
+                self._computed.put((batch, outputs))
+                del outputs
+        self._computed.put(None)
+
+    def decode(self) -> None:
+        """Decode what was computed, until `compute` ends; for one thread."""
+        while (computed := self._computed.get()) is not None:
+            batch, outputs = computed
+            try:
+                rows = outputs.cpu()  # (n_segments, width); waits for the device
+            except Exception as error:
+                self._fail(batch, error)
+            else:
+                self._finish(batch, rows)
+            del computed, outputs
+
+    def close(self) -> None:
+        """End both threads, after the batch that each is at."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _next(self) -> DeviceBatch | None:
+        """Wait for a device batch; None once closed."""
+        while True:
+            with self._changed:
+                while not self._closed and not self._is_due():
+                    self._changed.wait(self._patience())
+                if self._closed:
+                    return None
+                batch, late = self._form()
+                # The encode stage may have waited for this.
+                self._changed.notify_all()
+            if late:
+                error = DeadlineExceeded("the deadline passed before the model could begin")
+                self._answer([(ticket, error) for ticket in late], None)
+            if batch is not None:
+                return batch
+
+    def _is_due(self) -> bool:
+        """Whether a batch closes now."""
+        if self.in_flight >= self._max_in_flight:
+            return False
+        if self._again:
+            return True
+        return bool(self._buffer) and (
+            self._is_idle() or self._buffer.full or self._patience() == 0.0
+        )
+
+    def _is_idle(self) -> bool:
+        # A CPU has computed a batch when `forward` returns.
+        return self.device.type == "cpu" or not self.in_flight
+
+    def _patience(self) -> float | None:
+        """Seconds until a batch closes without further company; None if nothing may."""
+        if not self._buffer or self.in_flight >= self._max_in_flight:
+            return None
+        return max(0.0, self._buffer.oldest + self._batch_wait_s - time.monotonic())
+
+    def _form(self) -> tuple[DeviceBatch | None, list[Ticket]]:
+        """Form a device batch of what failed before, else of what waits; and the late ones."""
+        late: list[Ticket] = []
+        failed = bool(self._again)
+        if failed:
+            rows = [row for row in self._again.popleft().rows if not row.ticket.over]
+        else:
+            rows, late = self._buffer.take()
+        if not rows:
+            return None, late
+        self.in_flight += 1
+        return DeviceBatch(rows, failed), late
+
+    def _fail(self, batch: DeviceBatch, error: Exception) -> None:
+        """Have a failed batch computed again in halves; answer a row that failed alone."""
+        if not batch.failed:
+            log.warning(
+                "device batch failed, halving it device=%s model=%s segments=%d error=%s",
+                self.device,
+                batch.engine.name,
+                len(batch.rows),
+                summary(error),
+            )
+        again = batch.again()
+        if not again:
+            culprit = batch.rows[0].ticket
+            culprit.over = True
+            failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
+            self._answer([(culprit, failure(summary(error)))], None)
+        with self._changed:
+            self.in_flight -= 1
+            self._again.extendleft(reversed(again))
+            if not again:
+                self._buffer.drop_over()
+            self._changed.notify_all()
+
+    def _finish(self, batch: DeviceBatch, outputs: Tensor) -> None:
+        """Keep outputs (n_segments, width), and answer the documents that are complete."""
+        seconds = time.monotonic() - batch.started
+        answers: list[Answer] = []
+        for number, row in enumerate(batch.rows):
+            ticket = row.ticket
+            output = outputs[number : number + 1]
+            # A copy where it has to wait: a view would keep the outputs of the whole batch.
+            row.output = output if len(ticket.rows) == 1 else output.clone()
+            ticket.missing -= 1
+            if not ticket.missing and not ticket.over:
+                ticket.over = True
+                answers.append((ticket, decode(ticket, 1000 * seconds)))
+        self._answer(answers, batch.done(len(answers), seconds))
+        with self._changed:
+            self.in_flight -= 1
+            self._changed.notify_all()
+
+
+def decode(ticket: Ticket, inference_ms: float) -> Outcome:
+    """Decode a document all of whose segments have been computed."""
+    assert ticket.encoded is not None
+    outputs = [row.output for row in ticket.rows if row.output is not None]
+    rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs)  # (n_segments, width)
+    try:
+        return ticket.engine.decode(ticket.encoded, rows, inference_ms)
+    except InferenceError as error:
+        return error
+    except Exception as error:
+        return InferenceFailed(summary(error))
