@@ -178,6 +178,15 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         with suppress(FileNotFoundError):
             self._announcement.unlink()
 
+    async def give_up(self, agent: Any, error: BaseException) -> None:
+        """Stop the worker when an agent fails for a reason that no record has to answer for.
+
+        What the agent had taken is unacknowledged and is read again by whoever gets the
+        partitions; an agent that went on without it would hold back every later commit.
+        """
+        self.log.critical("%s failed, the worker stops: %r", agent.name, error)
+        await self.crash(error)
+
     def _load_models(self) -> ModelRegistry:
         from models.inference.registry import ModelRegistry
 
