@@ -172,10 +172,8 @@ class EmbeddedBroker:
 
     def why_it_ended(self) -> str:
         """What is known about the end of this broker, in one line."""
-        if self._lifeline is not None and self._lifeline.poll() in (
-            -signal.SIGKILL,
-            signal.SIGKILL,
-        ):
+        code = None if self._lifeline is None else self._lifeline.poll()
+        if code in (signal.SIGKILL, -signal.SIGKILL):
             return f"it was killed, as happens where memory runs out (log: {self.log_file})"
         reason = _telling_line(self._log_lines()[-LOG_LINES:])
         return f"{reason or 'it said nothing'} (log: {self.log_file})"
@@ -222,7 +220,7 @@ class EmbeddedBroker:
             jars,
             "kafka.tools.StorageTool",
             *("format", "--cluster-id", cluster, "--config", "server.properties"),
-            options=("-XX:TieredStopAtLevel=1", *JVM_OPTIONS),
+            options=JVM_OPTIONS,
         )
         formatted = subprocess.run(
             command,

@@ -11,6 +11,9 @@ HOST = "127.0.0.1"
 
 JVM_OPTIONS = (
     "-Xmx512m",
+    # Without the second compiler a start takes 1.7 s of CPU instead of 2.9, and the first million
+    # records half as much (measured).
+    "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",  # records of 16 MiB fragment G1's regions
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
