@@ -238,7 +238,8 @@ class Site:
             await self._server.start()
             return self._server.url
 
-        return self._run(start())
+        url: str = self._run(start())
+        return url
 
     def open(self, page: Page) -> str:
         """Listen, and wait until the page shows the status."""
@@ -293,8 +294,9 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium, for one module: while it is open, playwright's loop runs in the test's thread."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
         yield browser

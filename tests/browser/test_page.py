@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script>"
 
@@ -140,7 +140,12 @@ def test_a_failing_worker_is_not_called_gone_without_a_cause(page: Page, site: A
 
 def test_nothing_that_is_shown_can_run(page: Page, site: Any, prediction: dict[str, Any]) -> None:
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
     site.source.make_busy()
     values = site.source.values
     values["labels"] = {HOSTILE: 3}
