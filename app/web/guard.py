@@ -102,7 +102,7 @@ class Guard:
         return _same(cookie, _cookie_value(self._token))
 
     async def _ask_for_token(self, request: web.Request, token: str) -> web.StreamResponse:
-        given: object = request.query.get("token")
+        given: object = request.query.get("token") if request.method != "POST" else None
         if request.path == "/" and request.method == "POST":
             form = await request.clone(client_max_size=MAX_FORM_BYTES).post()
             given = form.get("token")

@@ -118,7 +118,7 @@ def test_landmarks_names_and_the_order_of_the_keyboard(page: Page, site: Any) ->
     site.source.make_busy()
     site.open(page)
     for role in ("banner", "main", "contentinfo"):
-        expect(page.get_by_role(role)).to_have_count(1)  # type: ignore[arg-type]
+        expect(page.get_by_role(role)).to_have_count(1)
     for name in ("Try a document", "Lag by partition", "Queue", "Labels", "Errors by code"):
         expect(page.get_by_role("region", name=name)).to_be_visible()
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
@@ -144,4 +144,7 @@ def test_the_focus_survives_updates(page: Page, site: Any) -> None:
         pass
     with page.expect_response("**/api/status"):
         pass
+    expect(page.get_by_role("link", name="desktop-815")).to_be_focused()
+    site.source.values["workers"].pop(0)
+    expect(page.get_by_role("link", name="laptop-4711")).to_be_hidden()
     expect(page.get_by_role("link", name="desktop-815")).to_be_focused()

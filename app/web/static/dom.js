@@ -38,21 +38,20 @@ export function attribute(node, name, value) {
  * `make(item)` gives a new child, `update(child, item)` brings it up to date.
  */
 export function list(parent, items, key, make, update) {
-  const kept = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const names = items.map((item) => String(key(item)));
+  const kept = new Map();
+  for (const child of [...parent.children]) {
+    if (names.includes(child.dataset.key)) kept.set(child.dataset.key, child);
+    else child.remove();
+  }
   let place = parent.firstElementChild;
-  for (const item of items) {
-    const name = String(key(item));
-    let child = kept.get(name);
-    if (child === undefined) {
-      child = make(item);
-      child.dataset.key = name;
-    }
-    kept.delete(name);
+  items.forEach((item, index) => {
+    const child = kept.get(names[index]) ?? make(item);
+    child.dataset.key = names[index];
     update(child, item);
     if (child === place) place = place.nextElementSibling;
     else parent.insertBefore(child, place);
-  }
-  for (const child of kept.values()) child.remove();
+  });
 }
 
 /** Rows of name, note and value over a bar; `share` is the bar's length, 0 to 1. */

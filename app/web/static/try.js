@@ -84,7 +84,7 @@ function busy(now) {
   // Not `disabled`, which would take the focus away.
   attribute(byId("try-send"), "aria-disabled", now ? "true" : null);
   show("try-send", now ? "Predicting…" : "Predict");
-  byId("try-result").classList.toggle("busy", now);
+  attribute(byId("try-result"), "aria-busy", now ? "true" : null);
 }
 
 function complain(message, code, retryable) {

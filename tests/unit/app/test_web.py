@@ -75,7 +75,8 @@ def ask(
 def predict(worker: Worker, body: Any, **options: Any) -> Answer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **options.pop("headers", {})}
-    return ask(worker, "POST", "/api/predict", body=raw, headers=headers, **options)
+    path = options.pop("path", "/api/predict")
+    return ask(worker, "POST", path, body=raw, headers=headers, **options)
 
 
 @pytest.fixture
@@ -302,6 +303,7 @@ def test_the_token_in_the_address_becomes_a_cookie(worker: Worker) -> None:
     kept = {"Cookie": cookie.partition(";")[0]}
     assert ask(worker, "GET", "/api/status", headers=kept, token=TOKEN).status == 200
     assert ask(worker, "GET", "/api/status", headers=kept, token="another").status == 401
+    assert predict(worker, {"text": "a"}, token="t", path="/api/predict?token=t").status == 401
     # An address with the token in it is never left standing.
     assert ask(worker, "GET", path, headers=kept, token=TOKEN).status == 303
 
