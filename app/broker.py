@@ -215,11 +215,10 @@ class EmbeddedBroker:
             self._format(jars)
 
     def _format(self, jars: list[Path]) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = java_command(
             jars,
             "kafka.tools.StorageTool",
-            *("format", "--cluster-id", cluster, "--config", "server.properties"),
+            *("format", "--cluster-id", _new_cluster_id(), "--config", "server.properties"),
             options=JVM_OPTIONS,
         )
         formatted = subprocess.run(
@@ -290,6 +289,14 @@ class EmbeddedBroker:
             start = start if start <= len(content) else 0  # it was rotated meanwhile
             lines += content[start:].decode(errors="replace").splitlines()
         return lines
+
+
+def _new_cluster_id() -> str:
+    """22 characters of URL-safe base64, the first no dash, which Kafka's tools take for an option."""
+    while True:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not cluster.startswith("-"):
+            return cluster
 
 
 def _write_whole(file: Path, text: str) -> None:
