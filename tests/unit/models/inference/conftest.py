@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,13 @@ FAMILIES = {
 Save = Callable[..., Path]
 
 
-def make_tokenizer(family: Family, max_length: int) -> transformers.PreTrainedTokenizerFast:
-    """Train a small tokenizer of a family on a few sentences in several scripts."""
+@cache
+def train(name: str) -> str:
+    """Train a small tokenizer of a family on a few sentences in several scripts; its JSON.
+
+    Training the same twice can number the tokens differently, hence once for all tests.
+    """
+    family = FAMILIES[name]
     specials = list(dict.fromkeys(family.special.values()))
     unknown = family.special["unk_token"]
     if family.algorithm == "wordpiece":
@@ -131,9 +137,15 @@ def make_tokenizer(family: Family, max_length: int) -> transformers.PreTrainedTo
     # Sentence-transformers ships tokenizers that truncate and pad by themselves.
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
+    return str(tokenizer.to_str())
+
+
+def make_tokenizer(name: str, max_length: int) -> transformers.PreTrainedTokenizerFast:
+    """The tokenizer of a family, as transformers wraps it."""
+    family = FAMILIES[name]
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if family.types else [])]
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_str(train(name)),
         model_max_length=max_length,
         model_input_names=names,
         **family.special,
@@ -154,7 +166,7 @@ def save(tmp_path: Path) -> Save:
         **config: Any,
     ) -> Path:
         family = FAMILIES[name]
-        tokenizer = make_tokenizer(family, max_length)
+        tokenizer = make_tokenizer(name, max_length)
         settings: dict[str, Any] = {
             "vocab_size": len(tokenizer),
             "hidden_size": 32,

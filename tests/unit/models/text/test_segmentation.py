@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_every_token_is_in_a_segment_that_fits(
     for start, end in segments:
         assert end - start <= room
         assert end > start or n_tokens == 0
-    for (start, end), (next_start, next_end) in zip(segments, segments[1:], strict=False):
+    for (start, end), (next_start, next_end) in pairwise(segments):
         assert start < next_start <= end < next_end
         assert end - next_start <= min(overlap, room // 2)
         half = range(start + room // 2 + 1, start + room + 1)

@@ -1,0 +1,100 @@
+"""Devices and precisions, as far as this machine has them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.errors import ModelLoadError
+from models.inference.device import (
+    choose_devices,
+    choose_dtype,
+    computes_bfloat16,
+    is_out_of_memory,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_the_best_there_is() -> None:
+    expected = (
+        "cuda:0"
+        if torch.cuda.is_available()
+        else ("mps" if torch.backends.mps.is_available() else "cpu")
+    )
+    assert choose_devices("auto") == [torch.device(expected)]
+
+
+def test_cpu() -> None:
+    assert choose_devices("cpu") == [CPU]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("setting", ["cuda", "cuda:0,cuda:1"])
+def test_absent_gpu_is_one_clear_line(setting: str) -> None:
+    with pytest.raises(ModelLoadError, match="device cuda: .* cpu"):
+        choose_devices(setting)
+
+
+@pytest.mark.parametrize("setting", ["gpu", "tpu:0", "", "cuda:x", "meta", "cuda:-1"])
+def test_other_names_are_refused(setting: str) -> None:
+    with pytest.raises(ModelLoadError, match="device"):
+        choose_devices(setting)
+
+
+def test_dtype_by_name() -> None:
+    assert choose_dtype("float32", CPU) is torch.float32
+    assert choose_dtype("float16", CPU) is torch.float16
+    with pytest.raises(ModelLoadError, match="int8"):
+        choose_dtype("int8", CPU)
+
+
+def test_auto_dtype_is_bfloat16_where_the_hardware_computes_it() -> None:
+    expected = torch.bfloat16 if computes_bfloat16(CPU) else torch.float32
+    assert choose_dtype("auto", CPU) is expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "system", "capabilities", "expected"),
+    [
+        ("x86_64", "linux", {"avx512_f": True}, False),
+        ("x86_64", "linux", {"avx512_bf16": True}, True),
+        ("x86_64", "linux", {"amx_bf16": True}, True),
+        ("aarch64", "linux", {"bf16": True}, True),
+        ("aarch64", "linux", {"neon": True}, False),
+        ("arm64", "darwin", {"bf16": True}, False),
+    ],
+)
+def test_bfloat16_of_other_cpus(
+    machine: str,
+    system: str,
+    capabilities: dict[str, bool],
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    assert computes_bfloat16(CPU) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_the_allocator_of_this_machine_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
