@@ -111,16 +111,18 @@ class Lane:
         """Form device batches and compute them, until closed; for one thread."""
         if self._torch_threads is not None and self.device.type == "cpu":
             torch.set_num_threads(self._torch_threads)
-        while (batch := self._next()) is not None:
-            batch.started = time.monotonic()
-            try:
-                outputs = batch.engine.forward([row.segment for row in batch.rows], self.device)
-            except Exception as error:
-                self._fail(batch, error)
-            else:
-                self._computed.put((batch, outputs))
-                del outputs
-        self._computed.put(None)
+        try:
+            while (batch := self._next()) is not None:
+                batch.started = time.monotonic()
+                try:
+                    outputs = batch.engine.forward([row.segment for row in batch.rows], self.device)
+                except Exception as error:
+                    self._fail(batch, error)
+                else:
+                    self._computed.put((batch, outputs))
+                    del outputs
+        finally:
+            self._computed.put(None)
 
     def decode(self) -> None:
         """Decode what was computed, until `compute` ends; for one thread."""
@@ -201,17 +203,17 @@ class Lane:
                 summary(error),
             )
         again = batch.again()
-        if not again:
-            culprit = batch.rows[0].ticket
-            culprit.over = True
-            failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
-            self._answer([(culprit, failure(summary(error)))], None)
+        culprit = None if again else batch.rows[0].ticket
         with self._changed:
             self.in_flight -= 1
             self._again.extendleft(reversed(again))
-            if not again:
+            if culprit is not None:
+                culprit.over = True
                 self._buffer.drop_over()
             self._changed.notify_all()
+        if culprit is not None:
+            failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
+            self._answer([(culprit, failure(summary(error)))], None)
 
     def _finish(self, batch: DeviceBatch, outputs: Tensor) -> None:
         """Keep outputs (n_segments, width), and answer the documents that are complete."""
@@ -226,10 +228,10 @@ class Lane:
             if not ticket.missing and not ticket.over:
                 ticket.over = True
                 answers.append((ticket, decode(ticket, 1000 * seconds)))
-        self._answer(answers, batch.done(len(answers), seconds))
         with self._changed:
             self.in_flight -= 1
             self._changed.notify_all()
+        self._answer(answers, batch.done(len(answers), seconds))
 
 
 def decode(ticket: Ticket, inference_ms: float) -> Outcome:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from models.inference.batching import SHORT, window
 from models.inference.buffer import Buffer
 from models.inference.tasks import Document, EncodedDocument, Segment

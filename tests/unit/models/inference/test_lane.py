@@ -1,0 +1,173 @@
+"""A lane whose device computes behind the forward pass, as CUDA does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.errors import InferenceFailed
+from models.inference.buffer import Buffer
+from models.inference.lane import BatchDone, Lane
+from models.inference.tasks import Document, EncodedDocument, Segment
+from models.inference.ticket import Answer, Ticket
+
+DEADLINE_S = 30.0
+
+
+class Deferred:
+    """What a device will have computed once it is told to finish."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self.finished = threading.Event()
+        self.error: Exception | None = None
+
+    def cpu(self) -> Tensor:
+        assert self.finished.wait(DEADLINE_S)
+        if self.error is not None:
+            raise self.error
+        return self.rows
+
+
+class Device:
+    """A model on a device that returns before it has computed."""
+
+    name = "deferred"
+
+    def __init__(self) -> None:
+        self.launched: list[Deferred] = []
+
+    def encode(self, documents: Sequence[Document]) -> list[EncodedDocument]:
+        raise NotImplementedError
+
+    def forward(self, segments: Sequence[Segment], device: torch.device) -> Tensor:
+        self.launched.append(Deferred(torch.ones(len(segments), 1)))
+        return cast(Tensor, self.launched[-1])
+
+    def decode(self, encoded: EncodedDocument, rows: Tensor, inference_ms: float) -> Any:
+        return float(rows.sum())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.001)
+
+
+class Bench:
+    """A lane with its two threads, and what comes out of it."""
+
+    def __init__(self, *, batch_wait_s: float, max_in_flight: int = 3) -> None:
+        self.device = Device()
+        self.buffer = Buffer(batch_size=4, batch_tokens=1000)
+        self.answers: list[Answer] = []
+        self.done: list[BatchDone] = []
+        self.lane = Lane(
+            torch.device("cuda:0"),
+            self.buffer,
+            batch_wait_s=batch_wait_s,
+            max_in_flight=max_in_flight,
+            threads=None,
+            answer=self.take,
+        )
+
+    def take(self, answers: Sequence[Answer], done: BatchDone | None) -> None:
+        self.answers += answers
+        if done is not None:
+            self.done.append(done)
+
+    def put(self, documents: int) -> None:
+        with self.buffer.changed:
+            for _ in range(documents):
+                document = Document("text")
+                ticket = Ticket(cast(Any, None), None, 4, document, self.device)
+                self.buffer.put(ticket, EncodedDocument(document, (Segment([1], None, 1),), 1))
+            self.buffer.changed.notify_all()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [
+            threading.Thread(target=work, daemon=True)
+            for work in (self.lane.compute, self.lane.decode)
+        ]
+        for thread in threads:
+            thread.start()
+        yield
+        self.lane.close()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+
+
+def test_full_batches_go_behind_the_one_that_computes_up_to_the_limit() -> None:
+    bench = Bench(batch_wait_s=3600)
+    with bench.running():
+        bench.put(1)
+        until(lambda: len(bench.device.launched) == 1)
+        bench.put(16)
+        until(lambda: len(bench.device.launched) == 3)
+        assert bench.lane.in_flight == 3
+        assert bench.buffer.tokens == 8
+        for number in range(5):
+            until(lambda number=number: len(bench.device.launched) > number)
+            bench.device.launched[number].finished.set()
+        until(lambda: len(bench.answers) == 17)
+    assert [batch.segments for batch in bench.done] == [1, 4, 4, 4, 4]
+    assert bench.lane.in_flight == 0
+
+
+def test_a_batch_that_is_not_full_waits_for_the_device() -> None:
+    bench = Bench(batch_wait_s=3600)
+    with bench.running():
+        bench.put(1)
+        until(lambda: len(bench.device.launched) == 1)
+        bench.put(3)
+        bench.device.launched[0].finished.set()
+        until(lambda: len(bench.device.launched) == 2)
+        bench.device.launched[1].finished.set()
+        until(lambda: len(bench.answers) == 4)
+    assert [batch.segments for batch in bench.done] == [1, 3]
+
+
+def test_a_batch_that_is_not_full_waits_no_longer_than_the_setting() -> None:
+    bench = Bench(batch_wait_s=0.02)
+    with bench.running():
+        bench.put(1)
+        until(lambda: len(bench.device.launched) == 1)
+        bench.put(1)
+        began = time.monotonic()
+        until(lambda: len(bench.device.launched) == 2)
+        assert time.monotonic() - began >= 0.015
+        for launched in bench.device.launched:
+            launched.finished.set()
+        until(lambda: len(bench.answers) == 2)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_failure_that_shows_when_the_device_has_computed(failures: int) -> None:
+    bench = Bench(batch_wait_s=0.0, max_in_flight=1)
+    with bench.running():
+        bench.put(1)
+        for number in range(failures):
+            until(lambda number=number: len(bench.device.launched) > number)
+            bench.device.launched[number].error = RuntimeError("launch failure")
+            bench.device.launched[number].finished.set()
+        if failures == 1:
+            until(lambda: len(bench.device.launched) == 2)
+            bench.device.launched[1].finished.set()
+        until(lambda: len(bench.answers) == 1)
+        ((_, outcome),) = bench.answers
+        if failures == 1:
+            assert outcome == 1.0
+        else:
+            assert isinstance(outcome, InferenceFailed)
+        until(lambda: bench.lane.in_flight == 0)
