@@ -292,7 +292,7 @@ class EmbeddedBroker:
 
 
 def _new_cluster_id() -> str:
-    """22 characters of URL-safe base64, the first no dash, which Kafka's tools take for an option."""
+    """22 characters of URL-safe base64; a first dash would make it an option of Kafka's tools."""
     while True:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not cluster.startswith("-"):

@@ -15,11 +15,8 @@ def test_a_cluster_id_is_no_option_of_a_command() -> None:
 
 
 def test_properties_of_any_script_are_escaped_and_listeners_added() -> None:
-    added = {
-        "listeners": "SASL_PLAINTEXT://127.0.0.1:3",
-        "ssl.key.password": "a\\ü😀",
-        "node.id": "7",
-    }
+    listener = "SASL_PLAINTEXT://127.0.0.1:3"
+    added = {"listeners": listener, "ssl.key.password": "a\\ü😀", "node.id": "7"}
     lines = server_properties(1, 2, added).splitlines()
     assert f"listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2,{listener}" in lines
     assert "advertised.listeners=PLAINTEXT://127.0.0.1:1" in lines
