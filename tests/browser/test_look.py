@@ -15,7 +15,7 @@ def test_changing_numbers_move_nothing(page: Page, site: Any) -> None:
 
     def places() -> list[float]:
         found: list[float] = page.evaluate(
-            "[...document.querySelectorAll('h2, h3, dt, .axes')]"
+            "[...document.querySelectorAll('h2, h3, dt, svg')]"
             ".map(node => node.getBoundingClientRect()).flatMap(box => [box.left, box.top])"
         )
         return found

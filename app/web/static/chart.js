@@ -1,18 +1,19 @@
 // A chart of the last five minutes: time to the right, one line a series, drawn as SVG.
 
 import { attribute, element, show, svg } from "./dom.js";
-import { ago, tick } from "./format.js";
+import { ago, tick as plain } from "./format.js";
 
 const SPAN_S = 300;
 const HEIGHT = 168;
-const MARGIN = { top: 22, right: 10, bottom: 24, left: 46 };
+const MARGIN = { top: 22, right: 10, bottom: 24, left: 52 };
 
 export class Chart {
-  /** `series`: [{name, value(point) → number or null}]; `format` writes a value with its unit. */
-  constructor(figure, { title, unit, series, format }) {
+  /** `series`: [{name, value(point) → number or null}]; `format` writes a value with its unit, `tick` one on the axis. */
+  constructor(figure, { title, unit = "", series, format, tick = plain }) {
     this.title = title;
     this.unit = unit;
     this.format = format;
+    this.tick = tick;
     this.points = [];
     this.gap = 5;
     this.end = 0;
@@ -103,7 +104,7 @@ export class Chart {
     for (const value of [0, top / 2, top]) {
       const y = this.y(value);
       parts.push(svg("line", { x1: left, x2: right, y1: y, y2: y }));
-      parts.push(svg("text", { x: left - 8, y: y + 4, class: "y" }, tick(value)));
+      parts.push(svg("text", { x: left - 8, y: y + 4, class: "y" }, this.tick(value)));
     }
     for (const minute of this.inner < 360 ? [5, 3, 2, 1, 0] : [5, 4, 3, 2, 1, 0]) {
       const x = right - (this.inner * minute) / 5;

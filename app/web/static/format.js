@@ -29,6 +29,12 @@ export function tick(value) {
   return value >= 1e4 ? short.format(value) : precise.format(value);
 }
 
+/** For the ticks of an axis of time: 0 · 50 ms · 2.5 s */
+export function tickOfTime(value) {
+  if (value === 0) return "0";
+  return value >= 1000 ? `${tick(value / 1000)} s` : `${tick(value)} ms`;
+}
+
 /** 8.4 ms · 120 ms · 1.25 s */
 export function milliseconds(value) {
   if (!known(value)) return UNKNOWN;

@@ -73,9 +73,9 @@ export function startCharts() {
   });
   chart("chart-latency", {
     title: "Latency",
-    unit: "ms",
     series: [latency("p50"), latency("p95"), latency("p99")],
     format: format.milliseconds,
+    tick: format.tickOfTime,
   });
   chart("chart-tokens", {
     title: "Tokens",
