@@ -68,12 +68,15 @@ def describe(response: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def line(response: Mapping[str, Any], document: Mapping[str, Any] | None = None) -> Text:
-    """One line: label, score and the id or the beginning of the text; marks the unexpected."""
+    """One line: label, score and the beginning of the text, or else the id.
+
+    Of a document with a label it says whether the prediction is as expected.
+    """
     label, score = describe(response)
     failed = response.get("status") == "error"
     name = str(response.get("id", ""))
     if document is not None:
-        name = document.get("id") or beginning(str(document["text"]))
+        name = beginning(str(document["text"]))
     mark, style = " ", "red" if failed else ""
     expected = (document or {}).get("label")
     if document is not None and expected is not None:

@@ -55,9 +55,11 @@ def predict(
         files = [STDIN]
     settings = load_settings(**({} if model is None else {"model": model}))
     documents = chain(({"text": text} for text in texts or []), read_files(files))
+    chunks = iter(lambda: list(islice(documents, CHUNK_DOCUMENTS)), [])
+    first = next(chunks)  # what is wrong with a file is said before models take their time to load
     with load_registry(settings) as registry:
         engine = registry.engine(None)
-        for chunk in iter(lambda: list(islice(documents, CHUNK_DOCUMENTS)), []):
+        for chunk in chain([first], chunks):
             for document, response in zip(chunk, _predict(engine, chunk, top_k), strict=True):
                 if as_json:
                     print_json(response)

@@ -45,6 +45,8 @@ def up(
     """
     settings = load_settings()
     documents = list(read_files([docs or SAMPLES]))
+    # A shell starts background jobs with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     shown = False

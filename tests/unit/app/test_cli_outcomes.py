@@ -1,0 +1,70 @@
+"""Responses as lines, and what they come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.cli.outcomes import Summary, describe, is_as_expected, line
+
+
+def ok(**fields: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("label", "score", "scores", "labels", "embedding"))
+    return {"id": "a1", "status": "ok", "task": "text-classification"} | empty | fields
+
+
+ERROR = {"id": "a2", "status": "error", "error": {"code": "empty_text", "message": "no text"}}
+
+
+@pytest.mark.parametrize(
+    ("response", "described"),
+    [
+        (ok(label="Sports", score=0.984), ("Sports", "0.98")),
+        (ok(labels=["joy", "love"]), ("joy, love", "")),
+        (ok(labels=[]), ("none", "")),
+        (ok(embedding=[0.0] * 384), ("384 numbers", "")),
+        (ok(task="regression", score=-1.5), ("regression", "-1.50")),
+        (ERROR, ("empty_text", "")),
+    ],
+)
+def test_describe(response: dict[str, Any], described: tuple[str, str]) -> None:
+    assert describe(response) == described
+
+
+def test_a_line_marks_what_was_not_expected() -> None:
+    document = {"text": "A goal\nin the last minute", "label": "Sports"}
+    right = line(ok(label="Sports", score=0.98), document).plain
+    wrong = line(ok(label="World", score=0.61), document).plain
+    assert right == "✓ Sports           0.98  A goal in the last minute"
+    assert wrong == "≠ World            0.61  (expected Sports) A goal in the last minute"
+
+
+def test_a_line_without_a_document_has_the_id() -> None:
+    assert line(ok(label="Sports", score=0.98)).plain == "  Sports           0.98  a1"
+    assert line(ERROR).plain == "  empty_text             a2  no text"
+
+
+def test_texts_are_no_markup() -> None:
+    document = {"text": "[bold]not bold[/bold] [/]"}
+    assert document["text"] in line(ok(label="World", score=1.0), document).plain
+
+
+def test_several_labels_hold_the_expected_one() -> None:
+    assert is_as_expected({"label": "love"}, ok(labels=["joy", "love"]))
+    assert not is_as_expected({"label": "fear"}, ok(labels=["joy", "love"]))
+    assert not is_as_expected({"label": "fear"}, ERROR)
+
+
+def test_a_summary_counts() -> None:
+    summary = Summary()
+    assert summary.accuracy is None
+    summary.add({"text": "…"}, ok(label="World"))
+    summary.add({"text": "…", "label": "World"}, ok(label="World"))
+    summary.add({"text": "…", "label": "World"}, ok(label="Sports"))
+    summary.add({"text": " ", "label": "World"}, ERROR)
+    summary.add({"text": " "}, ERROR)
+    assert summary.answered == 5
+    assert summary.errors == {"empty_text": 2}
+    assert (summary.labelled, summary.as_expected) == (3, 1)
+    assert summary.accuracy == pytest.approx(1 / 3)
