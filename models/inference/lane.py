@@ -218,19 +218,15 @@ class Lane:
     def _finish(self, batch: DeviceBatch, outputs: Tensor) -> None:
         """Keep outputs (n_segments, width), and answer the documents that are complete."""
         seconds = time.monotonic() - batch.started
-        answers: list[Answer] = []
-        for number, row in enumerate(batch.rows):
-            ticket = row.ticket
-            output = outputs[number : number + 1]
-            # A copy where it has to wait: a view would keep the outputs of the whole batch.
-            row.output = output if len(ticket.rows) == 1 else output.clone()
-            ticket.missing -= 1
-            if not ticket.missing and not ticket.over:
-                ticket.over = True
-                answers.append((ticket, decode(ticket, 1000 * seconds)))
         with self._changed:
+            complete = [
+                row.ticket
+                for number, row in enumerate(batch.rows)
+                if row.completes(outputs[number : number + 1])
+            ]
             self.in_flight -= 1
             self._changed.notify_all()
+        answers = [(ticket, decode(ticket, 1000 * seconds)) for ticket in complete]
         self._answer(answers, batch.done(len(answers), seconds))
 
 
@@ -239,6 +235,8 @@ def decode(ticket: Ticket, inference_ms: float) -> Outcome:
     assert ticket.encoded is not None
     outputs = [row.output for row in ticket.rows if row.output is not None]
     rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs)  # (n_segments, width)
+    # Rows and ticket refer to each other: without this they would wait for the collector.
+    ticket.rows = []
     try:
         return ticket.engine.decode(ticket.encoded, rows, inference_ms)
     except InferenceError as error:

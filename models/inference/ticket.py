@@ -110,6 +110,17 @@ class Row:
     output: Tensor | None = None
     """What the device gave: logits or an embedding, of shape (1, width)."""
 
+    def completes(self, output: Tensor) -> bool:
+        """Keep the output; tell whether it was the last that its document lacked, and is wanted."""
+        ticket = self.ticket
+        # A copy where it has to wait: a view would keep the outputs of the whole batch.
+        self.output = output if len(ticket.rows) == 1 else output.clone()
+        ticket.missing -= 1
+        if ticket.missing or ticket.over:
+            return False
+        ticket.over = True
+        return True
+
 
 def summary(error: BaseException) -> str:
     """What went wrong, in one short line."""
