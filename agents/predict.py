@@ -11,7 +11,7 @@ from app.records import Job, Outcome
 from app.streams import BatchStream
 
 
-@app.agent(app.request_topic, name="predict", sink=[app.publisher.publish], on_error=app.give_up)
+@app.agent(app.request_topic, name="predict", sink=[app.publisher.publish])
 async def predict(stream: BatchStream) -> AsyncIterator[list[Outcome]]:
     """Answer every request; it is acknowledged when its outcome has been delivered."""
     # The pool waits for company, over all batches: none is waited for here.

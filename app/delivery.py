@@ -17,7 +17,7 @@ from mode import Service
 
 from app.kafka import client_options
 from app.records import Outcome
-from app.settings import MAX_RECORD_BYTES, Settings
+from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
 
 CARRIED_HEADERS = ("traceparent", "tracestate", "correlation-id")
@@ -232,7 +232,7 @@ class Publisher(Service):  # type: ignore[misc]
             **client_options(self.settings),
             acks="all",
             enable_idempotence=True,
-            max_request_size=MAX_RECORD_BYTES,
+            max_request_size=MAX_BATCH_BYTES,
         )
         await producer.start()
         return producer

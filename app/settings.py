@@ -34,6 +34,8 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Largest record that topics, the embedded broker and our producers take."""
 
 MEBIBYTE = 1024 * 1024
+MAX_BATCH_BYTES = MAX_RECORD_BYTES + MEBIBYTE
+"""The same with key, headers and what Kafka adds, as brokers and topics count it."""
 
 
 def _topic_name(name: str) -> str:

@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from app.errors import BrokerError
 from app.kafka import client_options
-from app.settings import MAX_RECORD_BYTES, PREFIX, Settings
+from app.settings import MAX_BATCH_BYTES, PREFIX, Settings
 
 VISIBLE_WITHIN_S = 30.0
 """How long a topic that was just created may take to be known to the brokers."""
@@ -50,7 +50,7 @@ class TopicState:
 
 def topic_specs(settings: Settings) -> list[TopicSpec]:
     """The topics that a worker needs."""
-    large = {"max.message.bytes": str(MAX_RECORD_BYTES)}
+    large = {"max.message.bytes": str(MAX_BATCH_BYTES)}
     return [
         TopicSpec(settings.request_topic, settings.partitions, large),
         TopicSpec(settings.response_topic, settings.partitions, large),

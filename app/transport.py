@@ -22,11 +22,10 @@ from mode.utils.futures import notify
 
 from app.kafka import client_options
 from app.offsets import OffsetTracker
-from app.settings import MAX_RECORD_BYTES, Settings
+from app.settings import MAX_BATCH_BYTES, Settings
 
 SESSION_TIMEOUT_S = 8.0
 HEARTBEAT_S = 2.0
-PRODUCER_OVERHEAD_BYTES = 64 * 1024
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -192,7 +191,7 @@ class Producer(driver.Producer):  # type: ignore[misc]
         return {
             **super()._settings_default(),
             "acks": "all",
-            "max_request_size": MAX_RECORD_BYTES + PRODUCER_OVERHEAD_BYTES,
+            "max_request_size": MAX_BATCH_BYTES,
         }
 
     def _settings_auth(self) -> Mapping[str, Any]:

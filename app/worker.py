@@ -22,7 +22,7 @@ from app.errors import BertstreamError, BrokerError
 from app.group import GroupView
 from app.kafka import client_options
 from app.records import Throughput
-from app.settings import MAX_RECORD_BYTES, Settings
+from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
 from app.streams import BatchStream
 from app.tables import declare_tables
@@ -178,7 +178,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         with suppress(FileNotFoundError):
             self._announcement.unlink()
 
-    async def give_up(self, agent: Any, error: BaseException) -> None:
+    async def _on_agent_error(self, agent: Any, error: BaseException) -> None:
         """Stop the worker when an agent fails for a reason that no record has to answer for.
 
         What the agent had taken is unacknowledged and is read again by whoever gets the
@@ -280,6 +280,6 @@ def create_app(settings: Settings) -> BertstreamApp:
         broker_heartbeat_interval=HEARTBEAT_S,
         broker_commit_interval=1.0,
         stream_buffer_maxsize=STREAM_BUFFER_RECORDS,
-        producer_max_request_size=MAX_RECORD_BYTES,
+        producer_max_request_size=MAX_BATCH_BYTES,
         web_enabled=False,
     )
