@@ -59,7 +59,7 @@ def find_folder(
         ModelLoadError: there is no such folder, or the hub cannot give the model.
     """
     folder = Path(spec).expanduser()
-    if folder.is_dir():
+    if spec and folder.is_dir():
         return folder
     if folder.is_file():
         raise ModelLoadError(f"{spec} is a file; give the folder that holds the checkpoint")
@@ -86,7 +86,7 @@ def find_folder(
         raise ModelLoadError(_refusal(spec, repo, revision, error)) from None
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         return _cached(spec, repo, revision, error)
-    return _fetch(spec, repo, info, allow_pickle, trust_remote_code, report)
+    return _fetch(spec, repo, revision, info, allow_pickle, trust_remote_code, report)
 
 
 def choose_files(
@@ -131,6 +131,7 @@ PICKLE_REFUSED = (
 def _fetch(
     spec: str,
     repo: str,
+    revision: str,
     info: ModelInfo,
     allow_pickle: bool,
     trust_remote_code: bool,
@@ -148,7 +149,8 @@ def _fetch(
         return Path(
             snapshot_download(
                 repo,
-                revision=info.sha,
+                # By its name, so that the cache knows what the name stands for when offline.
+                revision=revision or None,
                 allow_patterns=[_literal(name) for name in files],
                 tqdm_class=_reporting_bar(spec, report),
             )

@@ -207,9 +207,7 @@ def test_pickled_weights_need_the_setting(save: Save) -> None:
     checkpoint = load(folder, trust=Trust(pickle=True))
     assert all(
         torch.equal(a, b)
-        for a, b in zip(
-            expected.network.parameters(), checkpoint.network.parameters(), strict=True
-        )
+        for a, b in zip(expected.network.parameters(), checkpoint.network.parameters(), strict=True)
     )
 
 
@@ -276,9 +274,7 @@ def test_head_on_a_frozen_encoder(
     pooling: Any, multi_label: bool, save: Save, tmp_path: Path
 ) -> None:
     encoder = save(folder="encoder", max_length=64)
-    folder = save_head(
-        tmp_path / "head", str(encoder), pooling=pooling, multi_label=multi_label
-    )
+    folder = save_head(tmp_path / "head", str(encoder), pooling=pooling, multi_label=multi_label)
     engine = ModelRegistry.load({"m": str(folder)}, device="cpu", dtype="float32").engine()
     prediction = engine.predict([Document("The old bridge")])[0]
 

@@ -32,7 +32,7 @@ def test_cpu() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("setting", ["cuda", "cuda:0,cuda:1"])
 def test_absent_gpu_is_one_clear_line(setting: str) -> None:
-    with pytest.raises(ModelLoadError, match="device cuda: .* cpu"):
+    with pytest.raises(ModelLoadError, match=r"device cuda: .* cpu"):
         choose_devices(setting)
 
 

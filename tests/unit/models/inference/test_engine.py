@@ -235,7 +235,9 @@ class Failing(torch.nn.Module):
         self.token = token
 
     def forward(self, token_ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Tensor:
-        culprit = len(token_ids) > 2 if self.token is None else bool((token_ids == self.token).any())
+        culprit = (
+            len(token_ids) > 2 if self.token is None else bool((token_ids == self.token).any())
+        )
         if culprit:
             raise self.error
         return torch.zeros(len(token_ids), 3)
@@ -301,7 +303,10 @@ def test_a_closed_engine_says_so(save: Save) -> None:
     engine = load(save(num_labels=3))
     encoded = encode(engine, "the")
     engine.close()
-    for call in (lambda: engine.encode([Document("the")]), lambda: engine.forward(encoded.segments)):
+    for call in (
+        lambda: engine.encode([Document("the")]),
+        lambda: engine.forward(encoded.segments),
+    ):
         with pytest.raises(BertstreamError, match="closed"):
             call()
 

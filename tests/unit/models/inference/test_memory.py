@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +34,6 @@ def test_memory_is_flat_over_a_hundred_loads(save: Callable[..., Path]) -> None:
         registry = ModelRegistry.load({"m": str(folder)}, device="cpu", dtype="float32")
         registry.engine().predict([Document("The old bridge")])
         registry.close()
-        gc.collect()
         resident.append(resident_bytes())
 
     assert max(resident[SETTLED:]) - resident[SETTLED] < size / 2
