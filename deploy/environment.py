@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,15 +39,26 @@ CUDA_SIZE = "2.7 GB to download, 4.6 GB on disk"
 TRIAL_SECONDS = 30
 """Longest that we look for the CPU wheel before we do without it."""
 
+say = partial(print, flush=True)
+
+UNREACHABLE = (
+    r"Failed to fetch|NewConnectionError|name resolution|dns error|ConnectTimeout|ProxyError"
+    r"|Connection refused|timed out|Network is unreachable|from versions: none"
+)
 CAUSES = {
     r"No space left on device": "the disk is full: free some space and run `make setup` again",
-    r"certificate verify failed|invalid peer certificate|UnknownIssuer": "the package index's TLS "
-    "certificate is not trusted here: name your proxy's with SSL_CERT_FILE (uv) or PIP_CERT (pip)",
-    r"Failed to fetch|NewConnectionError|name resolution|dns error|ConnectTimeout|ProxyError"
-    r"|Connection refused|timed out|Network is unreachable": "the package index cannot be "
-    "reached: check the network and HTTPS_PROXY, then run `make setup` again",
-    r"DO NOT MATCH THE HASHES|[Hh]ash mismatch": "a downloaded package is not the one in the lock "
-    "file: look at the index that this machine uses",
+    r"certificate verify failed|invalid peer certificate|UnknownIssuer": (
+        "the certificate of the package index is not trusted here: name your proxy's in "
+        "SSL_CERT_FILE (uv) or PIP_CERT (pip)"
+    ),
+    UNREACHABLE: (
+        "the package index cannot be reached: check the network and HTTPS_PROXY, then run "
+        "`make setup` again"
+    ),
+    r"DO NOT MATCH THE HASHES|[Hh]ash mismatch": (
+        "a downloaded package is not the one in the lock file: look at the index that this "
+        "machine uses"
+    ),
 }
 """What the installer's words mean to somebody who wants to go on."""
 
@@ -55,21 +67,13 @@ class SetupError(Exception):
     """The environment cannot be made; the message says why and what to do."""
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def gigabytes(size: float) -> str:
     return f"{size / GB:.1f} GB"
 
 
 def disk_usage(folder: Path) -> int:
     """Bytes that the files under `folder` take."""
-    return sum(
-        os.lstat(os.path.join(path, name)).st_size
-        for path, _, names in os.walk(folder)
-        for name in names
-    )
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
 
 
 def lock_key() -> str:
@@ -83,10 +87,9 @@ def lock_key() -> str:
 def read_state() -> dict[str, object]:
     """What the last setup left: empty where there was none."""
     try:
-        state = json.loads(STATE.read_text())
-    except (OSError, ValueError):
+        return dict(json.loads(STATE.read_text()))
+    except (OSError, ValueError, TypeError):
         return {}
-    return state if isinstance(state, dict) else {}
 
 
 def is_current(state: dict[str, object], backend: str, dev: bool) -> bool:
@@ -134,8 +137,9 @@ def check_disk(backend: str) -> None:
         )
 
 
-def run(what: str, command: list[str]) -> None:
+def run(what: str, command: list[str], quiet: bool = False) -> None:
     """Run one step with its output in the log; on a terminal, show that time passes."""
+    shown = sys.stdout.isatty() and not quiet
     started = time.monotonic()
     with LOG.open("a") as log:
         print("$", *command, file=log, flush=True)
@@ -145,7 +149,7 @@ def run(what: str, command: list[str]) -> None:
         )
         try:
             while process.poll() is None:
-                if sys.stdout.isatty() and what:
+                if shown:
                     print(f"\r  {what}: {time.monotonic() - started:.0f} s", end="", flush=True)
                 try:
                     process.wait(timeout=1)
@@ -155,14 +159,14 @@ def run(what: str, command: list[str]) -> None:
             process.terminate()
             process.wait()
             raise
-    if sys.stdout.isatty() and what:
+    if shown:
         print("\r\033[K", end="")
     if process.returncode:
         output = LOG.read_bytes()[size_before:].decode(errors="replace").rstrip()
         cause = next((line for pattern, line in CAUSES.items() if re.search(pattern, output)), None)
         tail = "\n".join(f"  | {line[:150]}" for line in output.splitlines()[-10:])
-        raise SetupError(f"{cause or f'installing {what} failed'}\n{tail}\n  the whole log: {LOG}")
-    if what:
+        raise SetupError(f"{cause or f'this step failed: {what}'}\n{tail}\n  the whole log: {LOG}")
+    if not quiet:
         say(f"  {what}: {time.monotonic() - started:.0f} s")
 
 
@@ -203,7 +207,7 @@ class Environment:
         self._begin()
         # The Python beneath, should ours be that of an environment itself.
         command = [getattr(sys, "_base_executable", sys.executable), "-m", "venv", str(VENV)]
-        run("", [*command, "--without-pip"] if self.uv else command)
+        run("a new .venv", [*command, "--without-pip"] if self.uv else command, quiet=True)
 
     def choose_torch(self, backend: str) -> str:
         """Which of torch's wheels to take, `cpu` or `cuda`; says so where it matters."""
@@ -301,9 +305,10 @@ class Environment:
 
     def _uninstall_torch(self) -> None:
         if self.uv:
-            run("", [self.uv, "pip", "uninstall", "--python", str(PYTHON), "-r", str(TORCH)])
+            command = [self.uv, "pip", "uninstall", "--python", str(PYTHON)]
         else:
-            run("", [str(PYTHON), "-m", "pip", "uninstall", "--yes", "-r", str(TORCH)])
+            command = [str(PYTHON), "-m", "pip", "uninstall", "--yes"]
+        run("torch's other wheel, removed", [*command, "-r", str(TORCH)], quiet=True)
 
     def _install_cpu_torch(self, trial: bool) -> bool:
         """Install torch's CPU wheel, or only try whether it can be had: then answer at once.
@@ -339,7 +344,8 @@ class Environment:
         requirement = folder / "uv.txt"
         requirement.write_text(pin[0].rstrip().rstrip("\\"))
         command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-        run("", [*command, "--target", str(folder / "uv"), "-r", str(requirement)])
+        command += ["--target", str(folder / "uv"), "-r", str(requirement)]
+        run("uv, to look for torch's CPU wheel", command, quiet=True)
         return str(folder / "uv" / "bin" / "uv")
 
 
