@@ -1,0 +1,121 @@
+"""The folder that training leaves: a head, its model card and the record of its training."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from models.errors import BertstreamError
+from models.nn.classifier import ClassifierHead
+from models.training.evaluate import Evaluation
+from models.training.frozen import Fit, FitOptions
+from models.training.labelled import LabelledCorpus
+
+RECORD_NAME = "training.json"
+CARD_NAME = "README.md"
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that is in use, before any work is done.
+
+    Raises:
+        BertstreamError: it holds something, or cannot be made.
+    """
+    try:
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BertstreamError(f"{folder} cannot be made: {error.strerror}") from None
+    if os.path.lexists(folder):
+        raise BertstreamError(f"{folder} exists; choose another folder, or remove it")
+    if not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise BertstreamError(f"{folder} cannot be made: {folder.parent} is not writable")
+
+
+def make_record(
+    fit: Fit,
+    options: FitOptions,
+    encoder: Mapping[str, Any],
+    corpus: LabelledCorpus,
+    evaluation: Evaluation | None = None,
+    evaluated: LabelledCorpus | None = None,
+) -> dict[str, Any]:
+    """What came about how, as JSON takes it.
+
+    Args:
+        encoder: what its engine says of itself.
+        evaluated: the documents that `evaluation` is of.
+    """
+    record: dict[str, Any] = {
+        "head": asdict(fit.head.config),
+        "encoder": {name: encoder[name] for name in ("version", "family", "parameters", "window")},
+        "options": asdict(options),
+        "data": corpus.describe(),
+        "held_out": fit.held_out,
+        "best": asdict(fit.best),
+        "epochs": [asdict(epoch) for epoch in fit.epochs],
+        "evaluation": None,
+    }
+    if evaluation is not None and evaluated is not None:
+        learned = {document.text for document in corpus.documents}
+        record["evaluation"] = {
+            **evaluated.describe(),
+            "also_learned": sum(document.text in learned for document in evaluated.documents),
+            "scores": evaluation.facts(),
+        }
+    return record
+
+
+def write_head(folder: Path, head: ClassifierHead, record: Mapping[str, Any]) -> None:
+    """Write the folder as a whole or not at all.
+
+    Raises:
+        BertstreamError: the disk refuses, or the folder came to be in use meanwhile.
+    """
+    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    try:
+        head.save(partial)
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        (partial / RECORD_NAME).write_text(text, encoding="utf-8")
+        (partial / CARD_NAME).write_text(write_card(record), encoding="utf-8")
+        partial.rename(folder)
+    except OSError as error:
+        raise BertstreamError(f"{folder} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_card(record: Mapping[str, Any]) -> str:
+    """A model card with what the record knows; its source and terms are its owner's to add."""
+    head, data, evaluation = record["head"], record["data"], record["evaluation"]
+    counts = ", ".join(f"{label} {count:,}" for label, count in data["labels"].items())
+    lines = [
+        f"# Classifier: {', '.join(head['labels'])}",
+        "",
+        f"A fully connected head ({' → '.join(map(str, head['layers']))}, {head['activation']}) on "
+        f"the frozen encoder `{head['encoder']}` ({head['pooling']} pooling), trained with "
+        "`bertstream train --frozen-encoder`. The encoder itself is not in this folder.",
+        "",
+        "Serve it with `BERTSTREAM_MODEL=<this folder>`.",
+        "",
+        f"Trained on `{data['file']}`: {data['documents']:,} documents ({counts}). The terms of "
+        "these documents and of the encoder hold for the weights.",
+        "",
+        "| measured on | documents | accuracy | macro F1 |",
+        "| --- | ---: | ---: | ---: |",
+        f"| held out of `{data['file']}` to find the number of epochs | {record['held_out']:,} | "
+        f"{record['best']['validation_accuracy']:.4f} | |",
+    ]
+    if evaluation is not None:
+        scores = evaluation["scores"]
+        lines.append(
+            f"| `{evaluation['file']}` | {scores['documents']:,} | {scores['accuracy']:.4f} | "
+            f"{scores['macro_f1']:.4f} |"
+        )
+    return "\n".join([*lines, "", f"Options, seed, hashes, every epoch: `{RECORD_NAME}`.", ""])

@@ -1,0 +1,110 @@
+"""How well labels are predicted: accuracy, precision, recall, F1 and the confusion matrix.
+
+Means as in scikit-learn: what cannot be computed because nothing was predicted or expected is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """How well one label is predicted."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    documents: int
+    """Documents that have this label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Predicted labels held against expected ones."""
+
+    documents: int
+    failed: int
+    """Documents without a prediction; they count as wrong."""
+    accuracy: float
+    macro_f1: float
+    """Mean of the labels' F1."""
+    weighted_f1: float
+    """Mean of the labels' F1, weighted by their documents."""
+    labels: tuple[LabelScores, ...]
+    """Every label that is expected or predicted somewhere, in the given order."""
+    confusion: NDArray[np.int64]
+    """Documents by expected label (rows) and predicted label (columns), in the same order;
+    documents without a prediction are not in it."""
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        return {**asdict(self), "confusion": self.confusion.tolist()}
+
+
+def evaluate(
+    expected: Sequence[str], predicted: Sequence[str | None], order: Sequence[str] = ()
+) -> Evaluation:
+    """Hold predicted labels against expected ones.
+
+    Args:
+        expected: the label of each document.
+        predicted: what was predicted for it; None where there is no prediction.
+        order: labels in the order in which they are to be shown; others follow, sorted.
+
+    Raises:
+        ValueError: there are no documents, or not as many predictions.
+    """
+    if len(expected) != len(predicted):
+        raise ValueError(f"{len(expected)} documents, {len(predicted)} predictions")
+    if not expected:
+        raise ValueError("no documents")
+    seen = {*expected, *(label for label in predicted if label is not None)}
+    labels = [label for label in order if label in seen]
+    labels += sorted(seen.difference(labels))
+    confusion, without = _count(expected, predicted, labels)
+    right = np.diagonal(confusion)  # (n_labels,)
+    support = confusion.sum(1) + without
+    precision = _ratio(right, confusion.sum(0))
+    recall = _ratio(right, support)
+    f1 = _ratio(2 * right, confusion.sum(0) + support)
+    return Evaluation(
+        documents=len(expected),
+        failed=int(without.sum()),
+        accuracy=float(right.sum() / len(expected)),
+        macro_f1=float(f1.mean()),
+        weighted_f1=float(f1 @ support / len(expected)),
+        labels=tuple(
+            LabelScores(label, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+            for i, label in enumerate(labels)
+        ),
+        confusion=confusion,
+    )
+
+
+def _count(
+    expected: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The confusion matrix, and by label the documents without a prediction."""
+    number = {label: i for i, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    without = np.zeros(len(labels), np.int64)
+    for label, prediction in zip(expected, predicted, strict=True):
+        if prediction is None:
+            without[number[label]] += 1
+        else:
+            confusion[number[label], number[prediction]] += 1
+    return confusion, without
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = np.divide(
+        part, whole, out=np.zeros(len(part)), where=whole > 0, dtype=np.float64
+    )
+    return ratio

@@ -1,0 +1,219 @@
+"""Fit a fully connected classifier head on the features of a frozen encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from models.nn.classifier import ClassifierHead, HeadConfig
+from models.training.features import Features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """How a head is fitted; the defaults were chosen by cross-validation."""
+
+    learning_rate: float = 1e-3
+    """Of AdamW at its highest; it warms up for one epoch, then stays."""
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    batch_size: int = 64
+    """Segments of one step."""
+    epochs: int = 60
+    """Most passes over the documents."""
+    patience: int = 8
+    """Passes without a lower validation loss after which fitting ends."""
+    averaging: float = 0.99
+    """Decay, by step, of the moving average of the weights, which is what is kept."""
+    validation: float = 0.1
+    """Share of each label's documents that judges when to stop."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training documents."""
+
+    number: int
+    """From 1."""
+    training_loss: float
+    """Mean over the pass, dropout and label smoothing included."""
+    validation_loss: float
+    """Negative log-likelihood of the validation documents."""
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fitted head in evaluation mode, and how it came about."""
+
+    head: ClassifierHead
+    epochs: tuple[Epoch, ...]
+    best: Epoch
+    """The pass with the lowest validation loss; the head has seen as many, of all documents."""
+    held_out: int
+    """Documents that the best pass was found on."""
+
+
+def fit_head(
+    features: Features,
+    targets: Sequence[str],
+    config: HeadConfig,
+    options: FitOptions,
+    report: Callable[[Epoch], None] = lambda _: None,
+) -> Fit:
+    """Fit a head: find the best number of epochs on a validation split, then refit on everything.
+
+    The same features, options and seed give the same head on the same machine.
+
+    Args:
+        features: of n documents.
+        targets: their labels (n,), each one of `config.labels`.
+        report: called after each epoch.
+
+    Raises:
+        ValueError: no label has two documents.
+    """
+    numbers = {label: number for number, label in enumerate(config.labels)}
+    expected = torch.tensor([numbers[target] for target in targets])  # (n,)
+    training, validation = split_by_label(expected, options.validation, options.seed)
+    known, held_out = features.select(training), features.select(validation)
+    epochs: list[Epoch] = []
+    best: Epoch | None = None
+    course = _Course(known, expected[training], config, options)
+    while len(epochs) < options.epochs:
+        training_loss = course.run_epoch()
+        log_probs = predict(course.head(), held_out)
+        epoch = Epoch(
+            len(epochs) + 1,
+            training_loss,
+            F.nll_loss(log_probs, expected[validation]).item(),
+            (log_probs.argmax(-1) == expected[validation]).float().mean().item(),
+        )
+        epochs.append(epoch)
+        report(epoch)
+        if best is None or epoch.validation_loss < best.validation_loss:
+            best = epoch
+        elif epoch.number - best.number >= options.patience:
+            break
+    assert best is not None
+    course = _Course(features, expected, config, options)
+    for _ in range(best.number):
+        course.run_epoch()
+    return Fit(course.head(), tuple(epochs), best, len(validation))
+
+
+@torch.inference_mode()
+def predict(head: ClassifierHead, features: Features) -> Tensor:
+    """Log-probabilities of documents (n_documents, n_labels), as in serving."""
+    return features.aggregate(head(features.rows).log_softmax(-1))
+
+
+def split_by_label(targets: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split documents at random so that each label keeps its proportion.
+
+    A label's only document is for training; of more, at least one goes to each side.
+
+    Args:
+        targets: number of each document's label (n,).
+        share: of the documents, for the second part.
+
+    Returns:
+        Numbers of the documents of both parts, ascending.
+
+    Raises:
+        ValueError: no label has two documents.
+    """
+    labels, counts = torch.unique(targets, return_counts=True)
+    if counts.max() < 2:
+        raise ValueError("no label has two documents")
+    random = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(targets), dtype=torch.bool)
+    for label, count in zip(labels, counts.tolist(), strict=True):
+        documents = (targets == label).nonzero().squeeze(1)
+        n = min(max(round(share * count), 1), count - 1)
+        held_out[documents[torch.randperm(count, generator=random)[:n]]] = True
+    return (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
+
+
+class _Course:
+    """One course of training. Inputs are standardised, which ends up in the first layer."""
+
+    def __init__(
+        self, features: Features, targets: Tensor, config: HeadConfig, options: FitOptions
+    ) -> None:
+        self._config = config
+        self._options = options
+        rows = F.normalize(features.rows, dim=-1) if config.normalize else features.rows
+        self._mean = rows.mean(0)  # (d_model,)
+        self._deviation = rows.std(0, correction=0).clamp(min=1e-6)
+        self._rows = (rows - self._mean) / self._deviation
+        self._shares = features.shares
+        self._targets = targets[features.owners]  # (n_segments,)
+        self._random = torch.Generator().manual_seed(options.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self._network = ClassifierHead(replace(config, normalize=False))
+            self._dropout_state = torch.get_rng_state()
+        self._averaged = torch.optim.swa_utils.AveragedModel(
+            self._network,
+            avg_fn=self._average,
+        )
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
+        warm_up = math.ceil(len(self._rows) / options.batch_size)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: min(1.0, (step + 1) / warm_up)
+        )
+
+    def _average(self, average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
+        """The moving average after one more step; over fewer steps at first."""
+        decay = min(self._options.averaging, (1 + int(steps)) / (10 + int(steps)))
+        return average.lerp(weight, 1 - decay)
+
+    def run_epoch(self) -> float:
+        """Go through all segments once, in random order; returns the mean loss."""
+        total = 0.0
+        order = torch.randperm(len(self._rows), generator=self._random)
+        # Dropout draws from the process's generator, which is given back as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._dropout_state)
+            self._network.train()
+            for batch in torch.split(order, self._options.batch_size):
+                total += self._step(batch)
+            self._dropout_state = torch.get_rng_state()
+        return total / self._shares.sum().item()
+
+    def _step(self, batch: Tensor) -> float:
+        """One step on segments of these numbers (n,); returns the summed loss."""
+        losses = F.cross_entropy(
+            self._network(self._rows[batch]),
+            self._targets[batch],
+            reduction="none",
+            label_smoothing=self._options.label_smoothing,
+        )  # (n,)
+        loss = losses @ self._shares[batch]
+        self._optimizer.zero_grad()
+        (loss / self._shares[batch].sum()).backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+        self._averaged.update_parameters(self._network)
+        return loss.item()
+
+    def head(self) -> ClassifierHead:
+        """The averaged head, for features as the encoder gives them."""
+        head = ClassifierHead(self._config)
+        head.load_state_dict(self._averaged.module.state_dict())
+        first = head.layers[0]
+        assert isinstance(first, nn.Linear)
+        with torch.no_grad():
+            # W (x - mean) / deviation + b  =  (W / deviation) x + (b - W mean / deviation)
+            first.weight.div_(self._deviation)
+            first.bias.sub_(first.weight @ self._mean)
+        return head.eval()
