@@ -15,6 +15,8 @@ from app.errors import BertstreamError
 from app.settings import PREFIX, Settings
 
 STOP_MARGIN_S = 10.0
+UNREADY_PATIENCE_S = 2.0
+"""How long a worker that has not taken anything yet may go on loading before it is killed."""
 TAIL_BYTES = 4096
 PROBE_TIMEOUT_S = 2.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -32,6 +34,7 @@ class WorkerProcess:
         self._settings = settings
         self.log_file = settings.data_dir / "logs" / "worker.log"
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._was_ready = False
         environment = dict(os.environ)
         if broker is not None:
             environment[f"{PREFIX}BROKER_URL"] = f"kafka://{broker}"
@@ -45,6 +48,7 @@ class WorkerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us: the worker drains before Kafka stops
             )
+        self._announcement = settings.data_dir / "workers" / f"{self._process.pid}.json"
 
     @property
     def running(self) -> bool:
@@ -54,9 +58,8 @@ class WorkerProcess:
     @property
     def page(self) -> str | None:
         """Address of its status page, once its web server listens."""
-        announcement = self._settings.data_dir / "workers" / f"{self._process.pid}.json"
         try:
-            return str(orjson.loads(announcement.read_bytes())["web"])
+            return str(orjson.loads(self._announcement.read_bytes())["web"])
         except (OSError, ValueError):
             return None
 
@@ -73,6 +76,7 @@ class WorkerProcess:
             return ["starting"]
         try:
             with _DIRECT.open(f"{page}/readyz", timeout=PROBE_TIMEOUT_S):
+                self._was_ready = True
                 return []
         except urllib.error.HTTPError as answer:
             return list(orjson.loads(answer.read())["reasons"])
@@ -95,21 +99,21 @@ class WorkerProcess:
                 return f"{_message(found[-1])} (log: {self.log_file})"
         return f"it said nothing (log: {self.log_file})"
 
-    def stop(self) -> bool:
-        """Let it finish and commit what it has taken; tells whether it did so in time."""
+    def stop(self) -> None:
+        """Let it finish and commit what it has taken; a second Ctrl-C ends it at once."""
         assert self._process.stdin is not None
+        patience_s = self._settings.drain_timeout_s + STOP_MARGIN_S
         try:
             self._process.terminate()
-            self._process.wait(self._settings.drain_timeout_s + STOP_MARGIN_S)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
+            self._process.wait(patience_s if self._was_ready else UNREADY_PATIENCE_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             self._process.wait()
-            return False
         finally:
             self._process.stdin.close()
-        return True
+            self._announcement.unlink(missing_ok=True)
 
 
 def _message(line: str) -> str:
     """A log line without the time, process and level before it."""
-    return re.sub(r"^bertstream: |^(\[[^]]*\] )+", "", line).strip()
+    return re.sub(r"^bertstream: |^(\[[^]]*\]:? )+", "", line).strip()
