@@ -51,15 +51,13 @@ class Buffer:
     Shared by threads: whoever calls `put`, `take` or `drop_over` holds `changed`.
     """
 
-    def __init__(self, *, batch_size: int, batch_tokens: int) -> None:
+    def __init__(self) -> None:
         self.changed = threading.Condition()
         """Notified when documents come, go, or have been computed."""
         self.small_tokens = 0
         """Tokens of small documents that wait."""
         self.large_tokens = 0
         """Tokens of large documents that wait."""
-        self._batch_size = batch_size
-        self._batch_tokens = batch_tokens
         self._queues: dict[Engine, Queue] = {}
         self._turns: deque[Ticket] = deque()
 
@@ -77,12 +75,11 @@ class Buffer:
         """Monotonic time since which the document has waited whose turn is next."""
         return self._turns[0].waiting_since
 
-    @property
-    def full(self) -> bool:
+    def fills(self, *, max_rows: int, max_tokens: int) -> bool:
         """Whether a whole device batch waits."""
         return (
-            self.tokens >= self._batch_tokens
-            or sum(len(queue.rows) for queue in self._queues.values()) >= self._batch_size
+            self.tokens >= max_tokens
+            or sum(len(queue.rows) for queue in self._queues.values()) >= max_rows
         )
 
     def put(self, ticket: Ticket, encoded: EncodedDocument) -> None:
@@ -97,8 +94,12 @@ class Buffer:
             self._count(row, +1)
         self._turns.append(ticket)
 
-    def take(self) -> tuple[list[Row], list[Ticket]]:
+    def take(self, *, max_rows: int, max_tokens: int) -> tuple[list[Row], list[Ticket]]:
         """Form the next device batch.
+
+        Args:
+            max_rows: most segments.
+            max_tokens: most tokens, padding included, unless one segment alone has more.
 
         Returns:
             The rows of one model, shortest first (none if nothing waits), and the documents found
@@ -108,7 +109,7 @@ class Buffer:
         rows: list[Row] = []
         while self._turns and not rows:
             turn = self._turns.popleft()
-            for row in self._gather(turn):
+            for row in self._gather(turn, max_rows, max_tokens):
                 if not row.ticket.over and row.ticket.late:
                     row.ticket.over = True
                     late.append(row.ticket)
@@ -130,15 +131,12 @@ class Buffer:
                 del self._queues[engine]
         self._turns = deque(ticket for ticket in self._turns if ticket.waits)
 
-    def _gather(self, ticket: Ticket) -> list[Row]:
+    def _gather(self, ticket: Ticket, max_rows: int, max_tokens: int) -> list[Row]:
         """Cut out the rows of a device batch around the first of the document's that waits."""
         queue = self._queues[ticket.engine]
         anchor = next(row for row in ticket.rows if row.waits)
         first, end = window(
-            queue.lengths,
-            queue.find(anchor),
-            max_rows=self._batch_size,
-            max_tokens=self._batch_tokens,
+            queue.lengths, queue.find(anchor), max_rows=max_rows, max_tokens=max_tokens
         )
         rows = queue.cut(first, end)
         if not queue.rows:

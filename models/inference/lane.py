@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from models.errors import DeadlineExceeded, InferenceError, InferenceFailed, Out
 from models.inference.buffer import Buffer
 from models.inference.device import is_out_of_memory
 from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, summary
+
+CPU_BATCH_TOKENS = 2048
+"""A CPU gains nothing from larger rectangles: they pad more, and leave its caches."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,13 @@ class DeviceBatch:
         )
 
 
+class Budget(TypedDict):
+    """Most of a device batch, padding included."""
+
+    max_rows: int
+    max_tokens: int
+
+
 class Lane:
     """A device. One thread forms device batches and computes them, one decodes.
 
@@ -83,6 +94,8 @@ class Lane:
         device: torch.device,
         buffer: Buffer,
         *,
+        batch_size: int,
+        batch_tokens: int,
         batch_wait_s: float,
         max_in_flight: int,
         threads: int | None,
@@ -91,6 +104,7 @@ class Lane:
         """
         Args:
             buffer: shared with the other lanes.
+            batch_tokens: most of a device batch; on a CPU it has less.
             threads: of torch, if the device is a CPU; None leaves its own choice.
             answer: takes outcomes, and the device batch that they are of.
         """
@@ -99,6 +113,9 @@ class Lane:
         """Device batches under way, from formed to decoded."""
         self._buffer = buffer
         self._changed = buffer.changed
+        if device.type == "cpu":
+            batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
+        self._budget = Budget(max_rows=batch_size, max_tokens=batch_tokens)
         self._batch_wait_s = batch_wait_s
         self._max_in_flight = max_in_flight
         self._torch_threads = threads
@@ -166,7 +183,7 @@ class Lane:
         if self._again:
             return True
         return bool(self._buffer) and (
-            self._is_idle() or self._buffer.full or self._patience() == 0.0
+            self._is_idle() or self._buffer.fills(**self._budget) or self._patience() == 0.0
         )
 
     def _is_idle(self) -> bool:
@@ -186,7 +203,7 @@ class Lane:
         if failed:
             rows = [row for row in self._again.popleft().rows if not row.ticket.over]
         else:
-            rows, late = self._buffer.take()
+            rows, late = self._buffer.take(**self._budget)
         if not rows:
             return None, late
         self.in_flight += 1

@@ -78,7 +78,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         """
         Args:
             batch_size: most segments of a device batch.
-            batch_tokens: most tokens of a device batch, padding included.
+            batch_tokens: most tokens of a device batch, padding included; a CPU is given less.
             batch_wait_s: longest that a document waits for company while the device is busy.
             max_in_flight: device batches under way at once on each device.
             max_documents: inside at once, outcomes not yet taken included; None: enough for
@@ -127,7 +127,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
 
     def _open(self) -> None:
         """Make the stages, empty."""
-        self._buffer = Buffer(batch_size=self._batch_size, batch_tokens=self._batch_tokens)
+        self._buffer = Buffer()
         self._encode = EncodeStage(
             self._buffer, max_tokens=self._max_waiting_tokens, answer=self._answer
         )
@@ -135,6 +135,8 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             Lane(
                 device,
                 self._buffer,
+                batch_size=self._batch_size,
+                batch_tokens=self._batch_tokens,
                 batch_wait_s=self._batch_wait_s,
                 max_in_flight=self._max_in_flight,
                 threads=self._torch_threads,

@@ -37,8 +37,8 @@ def put(buffer: Buffer, made: Ticket) -> Ticket:
     return made
 
 
-def take(buffer: Buffer) -> list[Row]:
-    rows, late = buffer.take()
+def take(buffer: Buffer, max_rows: int, max_tokens: int = 16384) -> list[Row]:
+    rows, late = buffer.take(max_rows=max_rows, max_tokens=max_tokens)
     assert not late
     return rows
 
@@ -87,7 +87,7 @@ def test_every_segment_is_in_one_batch_and_the_oldest_is_served_first(
 ) -> None:
     """A step puts a document of one of two models, or takes a batch (None)."""
     engines = [NoEngine(), NoEngine()]
-    buffer = Buffer(batch_size=batch_size, batch_tokens=batch_tokens)
+    buffer = Buffer()
     waiting: dict[Ticket, int] = {}
     taken: list[Row] = []
     put_in: list[Ticket] = []
@@ -95,7 +95,7 @@ def test_every_segment_is_in_one_batch_and_the_oldest_is_served_first(
     def check_batch() -> None:
         oldest = next((t for t in put_in if t.waits and not any(not r.waits for r in t.rows)), None)
         waits_longest = next(iter(waiting), None)
-        rows = take(buffer)
+        rows = take(buffer, batch_size, batch_tokens)
         assert bool(rows) == (waits_longest is not None)
         if not rows:
             return
@@ -128,28 +128,28 @@ def test_every_segment_is_in_one_batch_and_the_oldest_is_served_first(
 
 
 def test_a_long_document_takes_turns_with_short_ones() -> None:
-    buffer = Buffer(batch_size=8, batch_tokens=8 * 100)
+    buffer = Buffer()
     long = put(buffer, ticket([100] * 80))
     short = [put(buffer, ticket([10])) for _ in range(8)]
-    assert {row.ticket for row in take(buffer)} == {long}
-    assert {row.ticket for row in take(buffer)} == set(short)
+    assert {row.ticket for row in take(buffer, 8, 800)} == {long}
+    assert {row.ticket for row in take(buffer, 8, 800)} == set(short)
     late_comer = put(buffer, ticket([10]))
-    assert {row.ticket for row in take(buffer)} == {long}
-    assert {row.ticket for row in take(buffer)} == {late_comer}
+    assert {row.ticket for row in take(buffer, 8, 800)} == {long}
+    assert {row.ticket for row in take(buffer, 8, 800)} == {late_comer}
 
 
 def test_a_short_document_does_not_wait_for_a_rectangle_of_long_ones() -> None:
-    buffer = Buffer(batch_size=64, batch_tokens=16384)
+    buffer = Buffer()
     short = put(buffer, ticket([12]))
     put(buffer, ticket([250] * 50))
-    assert [row.ticket for row in take(buffer)] == [short]
+    assert [row.ticket for row in take(buffer, 64)] == [short]
 
 
 def test_a_late_document_is_in_no_batch() -> None:
-    buffer = Buffer(batch_size=4, batch_tokens=100)
+    buffer = Buffer()
     late = put(buffer, ticket([10] * 12, deadline=time.time() - 1))
     timely = put(buffer, ticket([10], deadline=time.time() + 60))
-    rows, dropped = buffer.take()
+    rows, dropped = buffer.take(max_rows=4, max_tokens=100)
     assert dropped == [late]
     assert [row.ticket for row in rows] == [timely]
     assert late.over
@@ -158,25 +158,27 @@ def test_a_late_document_is_in_no_batch() -> None:
 
 
 def test_what_is_over_is_dropped() -> None:
-    buffer = Buffer(batch_size=4, batch_tokens=100)
+    buffer = Buffer()
     given_up, wanted = put(buffer, ticket([5, 6, 7])), put(buffer, ticket([6]))
     given_up.over = True
     buffer.drop_over()
     assert buffer.tokens == 6
-    assert [row.ticket for row in take(buffer)] == [wanted]
+    assert [row.ticket for row in take(buffer, 64)] == [wanted]
     assert not buffer
 
 
 @pytest.mark.parametrize(("text_bytes", "large"), [(LARGE_BYTES - 1, False), (LARGE_BYTES, True)])
 def test_large_documents_are_counted_apart(text_bytes: int, large: bool) -> None:
-    buffer = Buffer(batch_size=4, batch_tokens=100)
+    buffer = Buffer()
     put(buffer, ticket([5, 6], text_bytes=text_bytes))
     assert (buffer.small_tokens, buffer.large_tokens) == ((0, 11) if large else (11, 0))
 
 
 def test_a_full_batch_is_known() -> None:
-    buffer = Buffer(batch_size=3, batch_tokens=100)
+    buffer = Buffer()
     put(buffer, ticket([10, 10]))
-    assert not buffer.full
+    assert not buffer.fills(max_rows=3, max_tokens=100)
     put(buffer, ticket([10]))
-    assert buffer.full
+    assert buffer.fills(max_rows=3, max_tokens=100)
+    assert buffer.fills(max_rows=10, max_tokens=30)
+    assert not buffer.fills(max_rows=10, max_tokens=31)

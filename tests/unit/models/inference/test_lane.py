@@ -68,12 +68,14 @@ class Bench:
 
     def __init__(self, *, batch_wait_s: float, max_in_flight: int = 3) -> None:
         self.device = Device()
-        self.buffer = Buffer(batch_size=4, batch_tokens=1000)
+        self.buffer = Buffer()
         self.answers: list[Answer] = []
         self.done: list[BatchDone] = []
         self.lane = Lane(
             torch.device("cuda:0"),
             self.buffer,
+            batch_size=4,
+            batch_tokens=1000,
             batch_wait_s=batch_wait_s,
             max_in_flight=max_in_flight,
             threads=None,
