@@ -171,9 +171,6 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
         return json_response(self._source.status())
 
     async def _predict_one(self, request: web.Request) -> web.Response:
-        # A form of a foreign page can send every other type without asking first.
-        if request.content_type != "application/json":
-            return problem(415, "unsupported_media_type", "send Content-Type: application/json")
         try:
             document = read_request(await request.read())
         except RequestError as error:
