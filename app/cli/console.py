@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -61,10 +62,15 @@ def table(*columns: str, title: str | None = None) -> Table:
     return result
 
 
+def add_row(lines: Table, *cells: str, style: str | None = None) -> None:
+    """Add a row of plain texts: square brackets in what others wrote are no markup."""
+    lines.add_row(*map(Text, cells), style=style)
+
+
 @contextmanager
 def progress(total: int | None = None) -> Iterator[Progress]:
     """A progress display on stderr; where that is no terminal, nothing."""
-    columns = [SpinnerColumn(), TextColumn("{task.description}")]
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
     if total is not None:
         columns += [BarColumn(), MofNCompleteColumn()]
     with Progress(

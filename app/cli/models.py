@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import out, print_json, table
+from app.cli.console import add_row, out, print_json, table
 from app.cli.registry import load_registry
 from app.settings import load_settings
 
@@ -24,7 +24,8 @@ def models(
         "name", "version", "task", "labels", "window#", "parameters#", "device", "dtype", "path"
     )
     for model in described:
-        lines.add_row(
+        add_row(
+            lines,
             f"{model['name']}{' (default)' if model['default'] else ''}",
             model["version"],
             model["task"],

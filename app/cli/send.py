@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from app.cli.console import out, print_json, progress, run, table
+from app.cli.console import add_row, out, print_json, progress, run, table
 from app.errors import BertstreamError
 from app.settings import Settings, load_settings
 
@@ -149,15 +149,15 @@ def _facts(counts: Progress, summary: Summary) -> dict[str, Any]:
 def _print(counts: Progress, summary: Summary) -> None:
     lines = table("", "#")
     lines.show_header = False
-    lines.add_row("sent", f"{counts.sent:,}")
-    lines.add_row("answered", f"{counts.answered:,}")
-    lines.add_row("duplicates", f"{counts.duplicates:,}")
-    lines.add_row("errors", f"{summary.errors.total():,}")
+    add_row(lines, "sent", f"{counts.sent:,}")
+    add_row(lines, "answered", f"{counts.answered:,}")
+    add_row(lines, "duplicates", f"{counts.duplicates:,}")
+    add_row(lines, "errors", f"{summary.errors.total():,}")
     for code, count in summary.errors.most_common():
-        lines.add_row(f"  {code}", f"{count:,}")
+        add_row(lines, f"  {code}", f"{count:,}")
     if summary.accuracy is not None:
-        lines.add_row("as expected", f"{summary.as_expected:,} of {summary.labelled:,}")
-        lines.add_row("accuracy", f"{summary.accuracy:.4f}")
-    lines.add_row("seconds", f"{summary.seconds:,.1f}")
-    lines.add_row("documents/s", f"{counts.answered / summary.seconds:,.0f}")
+        add_row(lines, "as expected", f"{summary.as_expected:,} of {summary.labelled:,}")
+        add_row(lines, "accuracy", f"{summary.accuracy:.4f}")
+    add_row(lines, "seconds", f"{summary.seconds:,.1f}")
+    add_row(lines, "documents/s", f"{counts.answered / summary.seconds:,.0f}")
     out.print(lines)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import SecretStr
 
-from app.cli.console import out, print_json, table
+from app.cli.console import add_row, out, print_json, table
 from app.settings import PREFIX, Settings, load_settings
 
 
@@ -32,14 +32,15 @@ def settings(
     if as_json:
         print_json(rows)
         return
-    lines = table("variable", "type", "default", "current", "meaning")
+    lines = table("variable", "current", "meaning (type, default)")
+    lines.columns[0].no_wrap = True
     for row in rows:
-        lines.add_row(
+        default = "none" if row["default"] is None else row["default"]
+        add_row(
+            lines,
             row["variable"],
-            row["type"],
-            "" if row["default"] is None else str(row["default"]),
             "" if row["current"] is None else str(row["current"]),
-            row["meaning"],
+            f"{row['meaning']} ({row['type']}, {default})",
             style="bold" if row["set"] else None,
         )
     out.print(lines)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import out, print_json, run, table
+from app.cli.console import add_row, out, print_json, run, table
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -49,17 +49,19 @@ def topics(
     lines = table("topic", "partitions#", "begin#", "end#", "committed#", "lag#")
     for topic, partitions in found.items():
         if not partitions:
-            lines.add_row(topic, "missing", style="yellow")
+            add_row(lines, topic, "missing", style="yellow")
         elif by_partition:
             for each in partitions:
-                lines.add_row(
+                add_row(
+                    lines,
                     topic,
                     *map(_number, (each.partition, each.begin, each.end)),
                     _number(each.committed),
                     _number(each.lag),
                 )
         else:
-            lines.add_row(
+            add_row(
+                lines,
                 topic,
                 _number(len(partitions)),
                 _number(sum(each.begin for each in partitions)),

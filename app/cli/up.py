@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from app.broker import EmbeddedBroker
 from app.cli.console import out, run
-from app.cli.documents import SAMPLES, read_files
+from app.cli.documents import SAMPLES, beginning, read_files
 from app.cli.outcomes import Summary, line
 from app.errors import BertstreamError, BrokerError
 from app.settings import PREFIX, Settings, load_settings
@@ -104,7 +105,8 @@ class Stack:
                 self._start_worker(None)
             while reasons := self.worker.reasons():
                 self.check()
-                status.update(f"worker: {self.worker.last_words() or reasons[0]}")
+                doing = self.worker.last_words() or reasons[0]
+                status.update(Text(f"worker: {beginning(doing)}"))
                 time.sleep(POLL_S)
         self._say(f"worker   ready, log {self.worker.log_file}")
 
@@ -232,4 +234,4 @@ def _conclude(summary: Summary, stack: Stack) -> None:
     )
     failed = f", {summary.errors.total()} with an error" if summary.errors else ""
     out.print(f"\n{verdict}{failed}, in {summary.seconds:.1f} s", style="bold")
-    out.print(f"status page: {stack.worker.page}")
+    out.print(f"status page: {stack.worker.page}", soft_wrap=True)
