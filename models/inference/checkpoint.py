@@ -15,7 +15,7 @@ from torch import nn
 
 from models.errors import ModelLoadError
 from models.inference.hub import Progress, find_folder
-from models.inference.networks import PooledEncoder, PoolingMode, SequenceClassifier
+from models.inference.networks import EqualLengths, PooledEncoder, PoolingMode, SequenceClassifier
 from models.inference.sentence_modules import (
     MODULES_NAME,
     TRANSFORMER_CONFIGS,
@@ -25,6 +25,7 @@ from models.inference.sentence_modules import (
 )
 from models.inference.tasks import Task
 from models.inference.transformer import (
+    PADDING_DISTURBS,
     Trust,
     is_classifier,
     load_model,
@@ -300,6 +301,8 @@ def _assemble(
     window = min(stated, positions) if positions is not None else stated
     if window > LONGEST_WINDOW:
         window = DEFAULT_WINDOW
+    if config.model_type in PADDING_DISTURBS:
+        network = EqualLengths(network)
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     return Checkpoint(
         network=network.eval(),
@@ -312,7 +315,7 @@ def _assemble(
         normalizes=normalizes,
         prompt=prompt,
         window=window,
-        vocabulary=embeddings.num_embeddings,
+        vocabulary=len(embeddings.weight),
         family=config.model_type,
         dtype=next(model.parameters()).dtype,
         version=_version([*_own_files(folder), *files], facts),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Encoding
 
-from models.errors import InferenceError, UnsupportedInput
+from models.errors import InferenceError, ModelLoadError, UnsupportedInput
 from models.inference.tasks import Document, EncodedDocument, Segment
 from models.text.segmentation import split, word_starts
 from models.text.tokenizer import Template, Tokenizer
@@ -22,6 +22,9 @@ class DocumentEncoder:
         prompt: text in front of every document; its tokens are repeated in every segment.
         takes_pairs: whether the model takes a second text.
         takes_types: whether the model takes token types.
+
+    Raises:
+        ModelLoadError: special tokens and prompt leave no room for a document.
     """
 
     def __init__(
@@ -43,6 +46,12 @@ class DocumentEncoder:
         self._takes_pairs = takes_pairs
         self._takes_types = takes_types
         self._has_unknown_ids = tokenizer.max_id >= vocabulary
+        taken = tokenizer.single.n_special + len(tokenizer.encode([prompt])[0])
+        if window - taken < self._least_room:
+            raise ModelLoadError(
+                f"its window of {window} tokens leaves no room for a document: special tokens "
+                f"and prompt take {taken}"
+            )
 
     def encode(self, documents: Sequence[Document]) -> list[EncodedDocument | InferenceError]:
         """Encode documents; one that the model cannot take gives its error in its place."""

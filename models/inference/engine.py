@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.errors import BertstreamError, InferenceError, InferenceFailed, OutOfMemory
+from models.errors import (
+    BertstreamError,
+    InferenceError,
+    InferenceFailed,
+    ModelLoadError,
+    OutOfMemory,
+)
 from models.inference.batching import pack
 from models.inference.checkpoint import Checkpoint
 from models.inference.decoding import Decoder
@@ -215,11 +221,21 @@ class Engine:
         return outcomes
 
     def warm_up(self) -> None:
-        """Compute something on every device, so that the first document does not wait for it."""
-        for length in (16, 256):
-            segment = Segment([self._pad_id] * min(length, self.window), None, 1)
-            for device in self.devices:
-                self.forward([segment], device).cpu()
+        """Compute something on every device, so that the first document does not wait for it.
+
+        Raises:
+            ModelLoadError: the model computes nothing there, in this precision.
+        """
+        for device in self.devices:
+            for length in (16, 256):
+                segment = Segment([self._pad_id] * min(length, self.window), None, 1)
+                try:
+                    self.forward([segment], device).cpu()
+                except RuntimeError as error:
+                    raise ModelLoadError(
+                        f"model {self.name} computes nothing on {device} in "
+                        f"{self._description['dtype']}: {_one_line(error)}"
+                    ) from error
 
     def close(self) -> None:
         """Give the memory back, of the devices and of the machine; nothing works afterwards."""
@@ -238,7 +254,7 @@ class Engine:
         except Exception as error:
             if len(segments) == 1:
                 failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
-                return [failure(" ".join(str(error).split())[:300])]
+                return [failure(_one_line(error))]
             half = len(segments) // 2
         else:
             inference_ms = (time.perf_counter() - started) * 1000
@@ -260,6 +276,10 @@ class Engine:
 
     def _closed(self) -> BertstreamError:
         return BertstreamError(f"the model {self.name!r} is closed")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _rectangle(

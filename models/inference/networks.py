@@ -56,6 +56,25 @@ class PooledEncoder(nn.Module):
         return rows
 
 
+class EqualLengths(nn.Module):
+    """Gives a network rows of one length at a time, for families that padding would disturb."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, token_ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Tensor:
+        """Token ids and mask (n, length) to rows (n, width)."""
+        lengths = mask.sum(1)  # (n,)
+        groups, parts = [], []
+        for length in sorted(set(lengths.tolist())):
+            group, cut = (lengths == length).nonzero().squeeze(1), slice(length)
+            groups.append(group)
+            types = None if type_ids is None else type_ids[group, cut]
+            parts.append(self.network(token_ids[group, cut], mask[group, cut], types))
+        return torch.cat(parts)[torch.cat(groups).argsort()]
+
+
 class Normalize(nn.Module):
     """Scale rows to length 1."""
 

@@ -24,6 +24,10 @@ BASE_SUFFIXES = ("Model", "ForMaskedLM", "ForPreTraining")
 CLASSIFIER_SUFFIX = "ForSequenceClassification"
 NOT_TEXT_ENCODERS = frozenset({"modernvbert", "neomme", "perceiver", "reformer", "tapas"})
 """Families with a masked language model that are no encoders of plain text."""
+PADDING_DISTURBS = frozenset({"convbert", "fnet", "yoso"})
+"""Families whose convolutions or Fourier transforms reach into the padding, masked or not."""
+FLOAT32_ONLY = frozenset({"fnet"})
+"""Families that torch computes in no other precision on every device."""
 
 _loading = threading.Lock()
 
@@ -110,6 +114,7 @@ def load_model(
     """Load a sequence classifier or a bare encoder on the CPU, in evaluation mode.
 
     Args:
+        dtype: precision; some families are loaded in float32 whatever it says.
         pooler: whether the encoder's own pooler is needed; otherwise it is left out, since many
             encoders were saved without one.
 
@@ -125,7 +130,7 @@ def load_model(
         model, info = auto.from_pretrained(
             folder,
             config=config,
-            dtype=dtype,
+            dtype=torch.float32 if config.model_type in FLOAT32_ONLY else dtype,
             use_safetensors=None if trust.pickle else True,
             trust_remote_code=trust.remote_code,
             local_files_only=not trust.remote_code,

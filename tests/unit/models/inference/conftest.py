@@ -68,6 +68,8 @@ FAMILIES = {
     "bert": Family("wordpiece", BERT_SPECIAL, types=True),
     "distilbert": Family("wordpiece", BERT_SPECIAL, config=(("dim", 32), ("hidden_dim", 48))),
     "electra": Family("wordpiece", BERT_SPECIAL, types=True, config=(("embedding_size", 16),)),
+    "convbert": Family("wordpiece", BERT_SPECIAL, types=True, config=(("embedding_size", 32),)),
+    "fnet": Family("unigram", BERT_SPECIAL, types=True),
     "mpnet": Family("wordpiece", ROBERTA_SPECIAL, double_separator=True),
     "roberta": Family("byte-bpe", ROBERTA_SPECIAL, double_separator=True),
     "xlm-roberta": Family("unigram", ROBERTA_SPECIAL, double_separator=True),

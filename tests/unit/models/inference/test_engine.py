@@ -15,7 +15,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.errors import BertstreamError, InferenceFailed, OutOfMemory, UnsupportedInput
+from models.errors import (
+    BertstreamError,
+    InferenceFailed,
+    ModelLoadError,
+    OutOfMemory,
+    UnsupportedInput,
+)
 from models.inference.checkpoint import load_checkpoint
 from models.inference.engine import Engine
 from models.inference.registry import ModelRegistry
@@ -174,6 +180,11 @@ def test_an_unreadable_text_does_not_trouble_its_neighbours(save: Save) -> None:
     assert "surrogate" in str(broken)
 
 
+def test_a_window_without_room_for_a_document_is_an_error(save: Save) -> None:
+    with pytest.raises(ModelLoadError, match="window of 2 tokens leaves no room"):
+        load(save(max_length=2, num_labels=2))
+
+
 def test_a_token_without_an_embedding_is_refused(save: Save) -> None:
     folder = save(num_labels=2)
     path = folder / "tokenizer.json"
@@ -313,6 +324,12 @@ def test_a_closed_engine_says_so(save: Save) -> None:
 
 def test_warm_up(save: Save) -> None:
     load(save("roberta", max_length=20, num_labels=3)).warm_up()
+
+
+def test_a_model_that_computes_nothing_is_found_out_at_the_start(save: Save) -> None:
+    engine = failing_engine(save(num_labels=3), RuntimeError("not implemented for 'Half'"), 0)
+    with pytest.raises(ModelLoadError, match="computes nothing on cpu in float32: not implemented"):
+        engine.warm_up()
 
 
 def segments_of(lengths: Sequence[int]) -> list[Segment]:

@@ -22,6 +22,8 @@ FAMILIES = [
     "xlm-roberta",
     "deberta-v2",
     "modernbert",
+    "convbert",
+    "fnet",
 ]
 TEXTS = [
     "The old bridge",
@@ -120,4 +122,5 @@ def test_half_precision_stays_close(family: str, dtype: str, save: Callable[...,
     documents = [Document(text) for text in TEXTS]
     for full, half in zip(exact.predict(documents), engine.predict(documents), strict=True):
         assert half.scores == pytest.approx(full.scores, abs=0.1)
-    assert engine.describe()["dtype"] == dtype
+    # torch has no Fourier transform in half precision.
+    assert engine.describe()["dtype"] == ("float32" if family == "fnet" else dtype)

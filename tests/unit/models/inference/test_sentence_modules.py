@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     CNN,
     Dense,
@@ -171,6 +171,16 @@ def test_unsupported_module_is_refused_by_name(save_modules: Callable[..., Path]
     folder = save_modules(CNN(32, out_channels=8), Pooling(24))
     with pytest.raises(ModelLoadError, match="module CNN is not supported"):
         load(folder)
+
+
+def test_cross_encoder_answers_pairs(save: Callable[..., Path], tmp_path: Path) -> None:
+    cross_encoder = CrossEncoder(str(save(num_labels=1, max_length=64)), device="cpu")
+    cross_encoder.save_pretrained(str(tmp_path / "cross-encoder"))
+    pairs = [("the old bridge", "a striker"), ("Shares fell", "in the spring")]
+    predictions = load(tmp_path / "cross-encoder").predict([Document(*pair) for pair in pairs])
+    expected = cross_encoder.predict(pairs).tolist()
+    assert [p.score for p in predictions] == pytest.approx(expected, abs=1e-5)
+    assert {p.task for p in predictions} == {"sentence-pair"}
 
 
 def test_foreign_module_is_refused_by_name(save_modules: Callable[..., Path]) -> None:
