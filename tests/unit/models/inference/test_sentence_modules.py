@@ -99,14 +99,15 @@ def test_default_prompt(save_modules: Callable[..., Path]) -> None:
 def test_prompt_counts_in_every_segment_and_not_as_document(
     family: str, save_modules: Callable[..., Path]
 ) -> None:
-    settings: dict[str, Any] = {"prompts": {"p": "search the old bridge: "}, "family": family}
+    settings: dict[str, Any] = {"prompts": {"p": "search the old bridge:"}, "family": family}
     prompted = load(save_modules(Pooling(32), default_prompt_name="p", **settings))
     plain = load(save_modules(Pooling(32), **settings))
     text = "A striker scored twice in the last minutes. " * 20
 
     with_prompt, without = prompted.encode([Document(text)])[0], plain.encode([Document(text)])[0]
 
-    assert with_prompt.tokens == pytest.approx(without.tokens, abs=1)
+    # Where tokens hold the white space before a word, the first word differs after a prompt.
+    assert with_prompt.tokens == pytest.approx(without.tokens, abs=0 if family == "bert" else 1)
     assert len(with_prompt.segments) > len(without.segments)
     first = with_prompt.segments[0].token_ids
     n_prompt = len(first) - 2 - with_prompt.segments[0].weight

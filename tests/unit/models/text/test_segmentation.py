@@ -85,6 +85,17 @@ def test_words_begin_after_white_space_even_without_a_pre_tokenizer(text: str) -
         assert text.index(word) + 1 not in starts
 
 
+def test_words_whose_token_holds_the_white_space_before_them() -> None:
+    pieces = ["<unk>", "▁the", "▁o", "ld", "▁br", "id", "ge"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    text = "the old bridge"
+    encoding = tokenizer.encode(text)
+    starts_word = word_starts(text, encoding)
+    starts = [encoding.tokens[token] for token in range(len(encoding)) if starts_word(token)]
+    assert starts == ["▁the", "▁o", "▁br"]
+
+
 def test_words_are_those_of_the_pre_tokenizer() -> None:
     text = "新电车 well-known"
     letters = {letter: number for number, letter in enumerate(sorted(set(text)))}
