@@ -214,6 +214,8 @@ def _reporting_bar(spec: str, report: Progress) -> type[Any]:
     """A progress bar that reports bytes as lines instead of drawing."""
 
     class ReportingBar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0
+        """No thread that redraws."""
         _reported_at = 0.0
 
         def display(self, msg: str | None = None, pos: int | None = None) -> None:

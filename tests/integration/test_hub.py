@@ -21,7 +21,7 @@ from models.inference.hub import find_folder
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": b"w" * 100_000,
+    "model.safetensors": b"w" * 3_000_000,
     "onnx/model.onnx": b"o" * 100,
     "tokenizer.json": b"{}",
 }
@@ -107,7 +107,8 @@ def test_a_model_is_fetched_once(spec: str, cache: Path, monkeypatch: pytest.Mon
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert found == FILES.keys() - {"onnx/model.onnx"}
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    assert any("3 files" in line for line in lines)
+    assert f"{spec}: 3 files, 3 MB" in lines
+    assert any(line.endswith("of 3 MB") for line in lines)
 
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
