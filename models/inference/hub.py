@@ -217,12 +217,16 @@ def _reporting_bar(spec: str, report: Progress) -> type[Any]:
         monitor_interval = 0
         """No thread that redraws."""
         _reported_at = 0.0
+        _reported = ""
 
         def display(self, msg: str | None = None, pos: int | None = None) -> None:
-            now = time.monotonic()
-            if self.unit == "B" and self.total and now - self._reported_at >= REPORT_INTERVAL_S:
-                self._reported_at = now
-                report(f"{spec}: {self.n / 1e6:,.0f} of {self.total / 1e6:,.0f} MB")
+            if self.unit != "B" or not self.total:
+                return
+            now, line = time.monotonic(), f"{self.n / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
+            due = self.n >= self.total or now - self._reported_at >= REPORT_INTERVAL_S
+            if due and line != self._reported:
+                self._reported_at, self._reported = now, line
+                report(f"{spec}: {line}")
 
         def clear(self, nolock: bool = False) -> None:
             """There is nothing drawn."""

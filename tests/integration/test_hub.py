@@ -108,7 +108,7 @@ def test_a_model_is_fetched_once(spec: str, cache: Path, monkeypatch: pytest.Mon
     assert found == FILES.keys() - {"onnx/model.onnx"}
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     assert f"{spec}: 3 files, 3 MB" in lines
-    assert any(line.endswith("of 3 MB") for line in lines)
+    assert lines[-1] == f"{spec}: 3 of 3 MB"
 
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
