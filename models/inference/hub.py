@@ -164,11 +164,12 @@ def _cached(spec: str, repo: str, revision: str, error: Exception) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision or None, local_files_only=True))
     except LocalEntryNotFoundError:
-        why = (
-            "HF_HUB_OFFLINE is set"
-            if constants.HF_HUB_OFFLINE
-            else f"{constants.ENDPOINT} does not answer ({_first_line(error)})"
-        )
+        if constants.HF_HUB_OFFLINE:
+            why = "HF_HUB_OFFLINE is set"
+        elif isinstance(error, HfHubHTTPError):
+            why = f"{constants.ENDPOINT} answers with status {error.response.status_code}"
+        else:
+            why = f"{constants.ENDPOINT} does not answer ({_first_line(error)})"
         raise ModelLoadError(
             f"{spec}: no such folder, no copy in the hub cache, and {why}; give a folder, "
             "or check the network"

@@ -28,7 +28,7 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """`owner/name` is public, `owner/gated` needs a token, nothing else is there."""
+    """`owner/name` is public, `owner/gated` needs a token, `owner/broken` fails, else nothing."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -48,6 +48,8 @@ class Hub(BaseHTTPRequestHandler):
     def _model(self, name: str, revision: str) -> None:
         if name == "owner/gated" and self.headers.get("Authorization") != "Bearer secret":
             self._send(403, {"X-Error-Code": "GatedRepo"})
+        elif name == "owner/broken":
+            self._send(400, {})
         elif name not in {"owner/name", "owner/gated"}:
             self._send(404, {"X-Error-Code": "RepoNotFound"})
         elif revision not in {"name", "gated", "main", "v1", COMMIT}:
@@ -124,6 +126,7 @@ def test_a_model_is_fetched_once(spec: str, cache: Path, monkeypatch: pytest.Mon
         ("nmae", "no such model on the hub"),
         ("owner/name@v9", "no revision 'v9'"),
         ("owner/gated", "HF_TOKEN"),
+        ("owner/broken", "answers with status 400"),
     ],
 )
 def test_what_the_hub_does_not_give(spec: str, message: str) -> None:
