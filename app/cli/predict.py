@@ -71,23 +71,27 @@ def _predict(
     engine: Engine, documents: list[dict[str, Any]], top_k: int | None
 ) -> Iterator[dict[str, Any]]:
     """Predictions and errors in the shape of responses, as far as these do not speak of Kafka."""
-    from models.errors import InferenceError
-    from models.inference.tasks import Document
+    from app.errors import EmptyText
+    from models.inference.tasks import Document, Prediction
 
-    outcomes = engine.predict(
-        [
-            Document(document["text"], document.get("text_pair"), top_k=top_k)
-            for document in documents
-        ]
+    outcomes = iter(
+        engine.predict(
+            [
+                Document(document["text"], document.get("text_pair"), top_k=top_k)
+                for document in documents
+                if document["text"].strip()
+            ]
+        )
     )
-    for document, outcome in zip(documents, outcomes, strict=True):
+    for document in documents:
+        outcome = next(outcomes) if document["text"].strip() else EmptyText("'text' is blank")
         identity = {"id": document["id"]} if "id" in document else {}
-        if isinstance(outcome, InferenceError):
+        if isinstance(outcome, Prediction):
+            yield identity | {"status": "ok"} | asdict(outcome)
+        else:
             error = {
                 "code": outcome.code,
                 "message": str(outcome),
                 "retryable": outcome.retryable,
             }
             yield identity | {"status": "error", "error": error}
-        else:
-            yield identity | {"status": "ok"} | asdict(outcome)

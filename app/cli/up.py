@@ -179,15 +179,15 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 async def _reach(settings: Settings) -> None:
     """Make sure that the user's own broker answers before anything waits for it."""
-    from aiokafka import AIOKafkaConsumer
+    from aiokafka.admin import AIOKafkaAdminClient
 
     from app.kafka import client_options, connect
 
-    consumer = AIOKafkaConsumer(**client_options(settings))
+    admin = AIOKafkaAdminClient(**client_options(settings))
     try:
-        await connect(consumer, settings)
+        await connect(admin, settings)
     finally:
-        await consumer.stop()
+        await admin.close()
 
 
 async def _stream(
