@@ -104,9 +104,10 @@ def evaluate(
     else:
         print_scores(scores)
         facts = ", ".join(f"{name} {fact}" for name, fact in answers.facts.items())
-        out.print(f"{answers.seconds:.1f} s, {rate:,.0f} documents/s; {facts}")
+        speed = f"{answers.seconds:.1f} s, {rate:,.0f} documents/s"
+        out.print(f"{speed}; {facts}", markup=False)
     for remark in _remarks(corpus, answers):
-        err.print(remark)
+        err.print(remark, markup=False)
 
 
 def _remarks(corpus: LabelledCorpus, answers: Answers) -> Iterator[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.cli.console import out, table
+from rich.markup import escape
+
+from app.cli.console import add_row, out, table
 
 if TYPE_CHECKING:
     from models.training.evaluate import Evaluation
@@ -15,13 +17,13 @@ def print_scores(evaluation: Evaluation) -> None:
     scores = table("label", "precision#", "recall#", "F1#", "documents#")
     for label in evaluation.labels:
         numbers = (f"{value:.4f}" for value in (label.precision, label.recall, label.f1))
-        scores.add_row(label.label, *numbers, f"{label.documents:,}")
+        add_row(scores, label.label, *numbers, f"{label.documents:,}")
     out.print(scores)
     out.print()
     names = [label.label for label in evaluation.labels]
-    confusion = table("expected \\ predicted", *(f"{name}#" for name in names))
+    confusion = table("expected \\ predicted", *(f"{escape(name)}#" for name in names))
     for name, row in zip(names, evaluation.confusion.tolist(), strict=True):
-        confusion.add_row(name, *(f"{count:,}" for count in row))
+        add_row(confusion, name, *(f"{count:,}" for count in row))
     out.print(confusion)
     out.print()
     out.print(

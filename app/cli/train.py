@@ -45,8 +45,8 @@ def train(
         Pooling, typer.Option(help="How tokens become one vector; pooled: the encoder's own way.")
     ] = "mean",
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale that vector to length 1.")
-    ] = False,
+        bool, typer.Option("--normalize/--no-normalize", help="Scale that vector to length 1.")
+    ] = True,
     hidden: Annotated[
         str, typer.Option(metavar="N,...", help="Widths of the hidden layers, or none.")
     ] = "256",
@@ -135,10 +135,12 @@ def train(
     if scores is not None:
         print_scores(scores)
         if repeated := record["evaluation"]["also_learned"]:
-            err.print(f"{repeated:,} of these documents are in {data} too: the scores flatter")
+            remark = f"{repeated:,} of these documents are in {data} too: the scores flatter"
+            err.print(remark, markup=False)
     out.print(
         f"{output}: {fit.best.number} epochs; accuracy {fit.best.validation_accuracy:.4f} on the "
-        f"{fit.held_out:,} documents that were held out to find this number"
+        f"{fit.held_out:,} documents that were held out to find this number",
+        markup=False,
     )
 
 

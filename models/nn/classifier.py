@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -146,7 +146,8 @@ class ClassifierHead(nn.Module):
         """Write configuration and weights into `folder`, which is made if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        # Not `save_file`, whose files only their owner can read.
+        (folder / WEIGHTS_NAME).write_bytes(save(weights, metadata={"format": "pt"}))
         (folder / CONFIG_NAME).write_text(self.config.to_json(), encoding="utf-8")
 
     @classmethod

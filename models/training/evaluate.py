@@ -45,7 +45,8 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """All of it as JSON takes it."""
-        return {**asdict(self), "confusion": self.confusion.tolist()}
+        facts = {**asdict(self), "confusion": self.confusion.tolist()}
+        return facts | {"labels": [asdict(scores) for scores in self.labels]}
 
 
 def evaluate(

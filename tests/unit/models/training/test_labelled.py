@@ -1,0 +1,67 @@
+"""Corpora that are learned from or measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from models.errors import CorpusError
+from models.training.labelled import LabelledCorpus
+
+
+def read(tmp_path: Path, content: str) -> LabelledCorpus:
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    return LabelledCorpus.read(path)
+
+
+def test_labels_stand_beside_the_documents(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "text,label\none,b\ntwo,a\nthree,b\n")
+    assert [document.text for document in corpus.documents] == ["one", "two", "three"]
+    assert corpus.labels == ("b", "a", "b")
+    assert corpus.classes == ("a", "b")
+    corpus.require_several()
+    corpus.require(["c", "b", "a"])
+    assert corpus.describe() == {
+        "file": "a.csv",
+        "sha256": hashlib.sha256(corpus.path.read_bytes()).hexdigest(),
+        "documents": 3,
+        "labels": {"a": 1, "b": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "a.csv: no documents"),
+        ("text,label\n", "a.csv: no documents"),
+        ("text,label\none,a\n ,b\n", "line 3: the text is empty"),
+        ("text,label\none,a\ntwo,\n", "line 3: no `label`"),
+        ("text\none\n", "line 2: no `label`"),
+    ],
+)
+def test_every_document_has_a_text_and_a_label(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(CorpusError, match=said):
+        read(tmp_path, content)
+
+
+def test_labels_that_a_classifier_lacks_are_refused(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "text,label\none,a\ntwo,sprots\n")
+    with pytest.raises(
+        CorpusError, match="line 3: the classifier has no label 'sprots', only a, s"
+    ):
+        corpus.require(["a", "sports"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("text,label\none,a\ntwo,a\n", "all documents have the label 'a'"),
+        ("text,label\none,a\ntwo,b\n", "no two documents"),
+    ],
+)
+def test_too_little_to_learn_from(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(CorpusError, match=said):
+        read(tmp_path, content).require_several()
