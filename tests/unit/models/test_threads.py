@@ -8,7 +8,11 @@ import sys
 
 import pytest
 
-PROGRAM = "import sys, models, os; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+PROGRAM = """
+import models, os, sys
+assert "torch" not in sys.modules
+print(os.environ["OMP_WAIT_POLICY"])
+"""
 
 
 @pytest.mark.parametrize(("given", "found"), [(None, "passive"), ("active", "active")])
