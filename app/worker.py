@@ -22,6 +22,7 @@ from app.errors import BertstreamError, BrokerError
 from app.group import GroupView
 from app.kafka import client_options
 from app.records import Throughput
+from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
 from app.streams import BatchStream
@@ -188,20 +189,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         await self.crash(error)
 
     def _load_models(self) -> ModelRegistry:
-        from models.inference.registry import ModelRegistry
-
-        settings = self.settings
         began = time.monotonic()
-        registry = ModelRegistry.load(
-            settings.models,
-            device=settings.device,
-            dtype=settings.dtype,
-            trust_remote_code=settings.trust_remote_code,
-            allow_pickle=settings.allow_pickle,
-            aggregation=settings.aggregation,
-            segment_overlap=settings.segment_overlap,
-            progress=lambda message: self.log.info("%s", message),
-        )
+        registry = load_registry(self.settings, lambda message: self.log.info("%s", message))
         registry.warm_up()
         for model in registry.describe():
             self.log.info(

@@ -228,10 +228,10 @@ async def _workers(settings: Settings, admin: AIOKafkaAdminClient) -> Finding:
 
 def _model(settings: Settings) -> Iterator[Finding]:
     """Whether the models load and predict, and on what."""
-    from app.cli.registry import load_registry
+    from app.cli.registry import loaded_registry
 
     try:
-        with load_registry(settings) as registry:
+        with loaded_registry(settings) as registry:
             for model in registry.describe():
                 yield _prediction(registry.engine(model["name"]), model)
             devices = sorted({model["device"] for model in registry.describe()})

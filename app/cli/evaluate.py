@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli.console import err, out, print_json, progress, run
-from app.cli.registry import load_registry
+from app.cli.registry import loaded_registry
 from app.cli.scores import print_scores
 from app.errors import BertstreamError
 from app.settings import Settings, load_settings
@@ -137,7 +137,7 @@ def _predict(settings: Settings, corpus: LabelledCorpus) -> Answers:
     from models.inference.tasks import Document, Task
 
     answers = Answers([])
-    with load_registry(settings) as registry:
+    with loaded_registry(settings) as registry:
         engine = registry.engine()
         facts = engine.describe()
         if facts["task"] != Task.TEXT_CLASSIFICATION:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.console import add_row, out, print_json, table
-from app.cli.registry import load_registry
+from app.cli.registry import loaded_registry
 from app.settings import load_settings
 
 
@@ -15,7 +15,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
 ) -> None:
     """Load the configured models and show what they are."""
-    with load_registry(load_settings()) as registry:
+    with loaded_registry(load_settings()) as registry:
         described = registry.describe()
     if as_json:
         print_json(described)

@@ -46,7 +46,7 @@ def predict(
     """Predict documents on this machine, without Kafka."""
     from app.cli.documents import STDIN, read_files
     from app.cli.outcomes import line
-    from app.cli.registry import load_registry
+    from app.cli.registry import loaded_registry
 
     files = file or []
     if not texts and not files:
@@ -57,7 +57,7 @@ def predict(
     documents = chain(({"text": text} for text in texts or []), read_files(files))
     chunks = iter(lambda: list(islice(documents, CHUNK_DOCUMENTS)), [])
     first = next(chunks)  # what is wrong with a file is said before models take their time to load
-    with load_registry(settings) as registry:
+    with loaded_registry(settings) as registry:
         engine = registry.engine(None)
         for chunk in chain([first], chunks):
             for document, response in zip(chunk, _predict(engine, chunk, top_k), strict=True):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from app.cli.console import progress
+from app.registry import load_registry
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def load_registry(settings: Settings) -> Iterator[ModelRegistry]:
+def loaded_registry(settings: Settings) -> Iterator[ModelRegistry]:
     """Load the models as a worker with these settings would, and let go of them afterwards.
 
     Raises:
@@ -22,17 +23,8 @@ def load_registry(settings: Settings) -> Iterator[ModelRegistry]:
     """
     with progress() as display:
         task = display.add_task("loading")
-        from models.inference.registry import ModelRegistry
-
-        registry = ModelRegistry.load(
-            settings.models,
-            device=settings.device,
-            dtype=settings.dtype,
-            trust_remote_code=settings.trust_remote_code,
-            allow_pickle=settings.allow_pickle,
-            aggregation=settings.aggregation,
-            segment_overlap=settings.segment_overlap,
-            progress=lambda message: display.update(task, description=message),
+        registry = load_registry(
+            settings, lambda message: display.update(task, description=message)
         )
     try:
         yield registry
