@@ -11,42 +11,45 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from app.errors import BertstreamError, SettingsError
 
-COMMANDS = (
-    "up",
-    "send",
-    "watch",
-    "predict",
-    "broker",
-    "worker",
-    "topics",
-    "models",
-    "train",
-    "evaluate",
-    "settings",
-    "doctor",
-)
-"""Subcommands in the order of the help; each is the function of that name in `app.cli.<name>`."""
+COMMANDS = {
+    "up": "Start everything on this machine and show documents go through it.",
+    "send": "Send documents through Kafka and sum up their predictions.",
+    "watch": "Show responses as they come.",
+    "predict": "Predict documents on this machine, without Kafka.",
+    "broker": "Run a one-node Apache Kafka on this machine.",
+    "worker": "Run a worker.",
+    "topics": "Show the topics, and what waits on them.",
+    "models": "Show the configured models.",
+    "train": "Train a classifier on labelled documents.",
+    "evaluate": "Measure accuracy and F1 on labelled documents.",
+    "settings": "Show every setting and its meaning.",
+    "doctor": "Say what is wrong, and how to mend it.",
+}
+"""Subcommands, each the function of its name in `app.cli.<name>`, with a line for the help."""
+
+
+class Command(TyperCommand):
+    """A subcommand as the help lists it; its module is imported when it is called."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """A context of the real command."""
+        single = typer.Typer(add_completion=False)
+        function = getattr(import_module(f"app.cli.{self.name}"), str(self.name))
+        single.command(self.name)(function)
+        return typer.main.get_command(single).make_context(*args, **kwargs)
 
 
 class Commands(TyperGroup):
-    """The subcommands, each imported only to be run or to be described."""
+    """The subcommands, in their order."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        # For "did you mean"; the commands themselves come from `get_command`.
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The subcommand of this name, or None."""
-        if cmd_name not in COMMANDS:
-            return None
-        single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(getattr(import_module(f"app.cli.{cmd_name}"), cmd_name))
-        return typer.main.get_command(single)
+        for name, summary in COMMANDS.items():
+            self.add_command(Command(name, help=summary))
 
 
 cli = typer.Typer(cls=Commands, add_completion=False)
