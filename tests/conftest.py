@@ -31,6 +31,16 @@ KAFKA_TOOLS = {
 
 
 @pytest.fixture(scope="session")
+def agnews() -> Path:
+    """Folder of the documents of AG News, which are not ours to ship."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "agnews"
+    folder = Path(os.environ.get("BERTSTREAM_AGNEWS", beside))
+    if not (folder / "dev.jsonl").is_file():
+        pytest.skip(f"no documents of AG News in {folder}; BERTSTREAM_AGNEWS names their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def kafka_jars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Kafka's jars; skips where this machine cannot have them."""
     try:

@@ -1,0 +1,88 @@
+"""`bertstream evaluate --through-kafka` says of a real service what it says offline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli.documents import SAMPLES
+from app.settings import Settings
+from app.topics import ensure_topics
+from tests.integration.conftest import StartWorker, run
+from tests.workers import environment, service_settings
+
+WITHIN_S = 240.0
+SCORES = ("documents", "failed", "accuracy", "macro_f1", "weighted_f1", "labels", "confusion")
+
+
+@pytest.fixture(scope="module")
+def service(
+    bootstrap_servers: str,
+    module_names: str,
+    start_worker: StartWorker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Settings:
+    """A worker that computes in float32, so that batches do not matter."""
+    folder = tmp_path_factory.mktemp("service")
+    settings = service_settings(bootstrap_servers, module_names, folder, dtype="float32")
+    run(ensure_topics(settings))
+    start_worker(settings)
+    return settings
+
+
+def evaluate(settings: Settings, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "app.cli", "evaluate", *map(str, arguments)],
+        env=environment(settings),
+        cwd=settings.data_dir,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+
+
+def scores(settings: Settings, *arguments: str | Path) -> dict[str, Any]:
+    ran = evaluate(settings, "--json", *arguments)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    [line] = ran.stdout.splitlines()
+    facts = json.loads(line)
+    return {name: facts[name] for name in SCORES}
+
+
+def test_the_samples_score_as_offline(service: Settings) -> None:
+    offline = scores(service, "--data", SAMPLES)
+    assert offline["documents"] == 60
+    assert scores(service, "--data", SAMPLES, "--through-kafka") == offline
+    named = scores(service, "--data", SAMPLES, "--through-kafka", "--model", "agnews")
+    assert named == offline
+
+
+def test_real_documents_score_as_offline(service: Settings, agnews: Path) -> None:
+    offline = scores(service, "--data", agnews / "dev.jsonl")
+    assert offline["accuracy"] >= 0.87
+    assert scores(service, "--data", agnews / "dev.jsonl", "--through-kafka") == offline
+
+
+def test_a_name_that_is_not_served(service: Settings) -> None:
+    ran = evaluate(service, "--data", SAMPLES, "--through-kafka", "--model", "nobody")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    [line] = ran.stderr.splitlines()
+    assert line.startswith("bertstream: no document was predicted: ")
+    assert "'nobody'" in line
+
+
+def test_a_label_that_the_service_does_not_know(service: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "weather.csv"
+    path.write_text("text,label\nThe home side won the cup.,Sports\nSnow fell.,Weather\n")
+    ran = evaluate(service, "--data", path, "--through-kafka")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        f"bertstream: {path}, line 3: the classifier has no label 'Weather', "
+        "only Business, Sci/Tech, Sports, World\n"
+    )

