@@ -97,13 +97,19 @@ class GroupView(Service):  # type: ignore[misc]
         consumer, admin = self._consumer, self._admin
         assert consumer is not None
         assert admin is not None
+        silent = False
         while not self.should_stop:
             try:
                 async with asyncio.timeout(PARTITIONS_EVERY_S * 2):
                     self._partitions = await partition_states(self.settings, consumer, admin)
                 self._last_answer = time.monotonic()
+                silent = False
             except (KafkaError, TimeoutError) as error:
-                self.log.info("the broker does not answer: %s", error or type(error).__name__)
+                if not silent:
+                    self.log.warning(
+                        "the broker does not answer: %s", error or type(error).__name__
+                    )
+                silent = True
             await self.sleep(PARTITIONS_EVERY_S)
 
     def _apply(self, record: ConsumerRecord) -> None:

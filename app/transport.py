@@ -8,8 +8,9 @@ the offset before which every one of them has been answered.
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -18,7 +19,6 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
-from mode.utils.futures import notify
 
 from app.kafka import client_options
 from app.offsets import OffsetTracker
@@ -26,6 +26,8 @@ from app.settings import MAX_BATCH_BYTES, Settings
 
 SESSION_TIMEOUT_S = 8.0
 HEARTBEAT_S = 2.0
+LAST_COMMIT_S = 3.0
+DRAIN_POLL_S = 0.05
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -122,7 +124,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Note that `message` has been answered; one of an old generation is ignored."""
         message.acked = True
         self._unacked_messages.discard(message)
-        notify(self._waiting_for_ack)
         tracker = self._trackers.get(message.tp)
         if tracker is None or tracker.generation != message.generation_id:
             return False
@@ -137,10 +138,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def wait_empty(self) -> None:
         """Wait until what streams have taken is answered, at most `drain_timeout_s`; commit."""
-        deadline = time.monotonic() + self.app.settings.drain_timeout_s
-        while self._unacked_messages and time.monotonic() < deadline:
-            await self.commit()
-            await self._wait_for_ack(timeout=1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.app.settings.drain_timeout_s):
+                while self._unacked_messages:
+                    await self.commit()
+                    # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
+                    await asyncio.sleep(DRAIN_POLL_S)
         if self._unacked_messages:
             self.log.warning(
                 "%d records were not answered within %.0f s and will be read again",
@@ -148,7 +151,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 self.app.settings.drain_timeout_s,
             )
             self._unacked_messages.clear()
-        await self.commit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_COMMIT_S):
+                await self.commit()
 
     def uncommitted(self) -> dict[TP, int]:
         """Offset to commit next, by partition."""

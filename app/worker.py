@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from contextlib import suppress
 from importlib import import_module
@@ -21,6 +22,7 @@ from app.delivery import Publisher
 from app.errors import BertstreamError, BrokerError
 from app.group import GroupView
 from app.kafka import client_options
+from app.logs import throttle_kafka
 from app.records import Throughput
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
@@ -40,6 +42,8 @@ AGENTS = ("agents.predict", "agents.throughput")
 """Named one by one, so that one which cannot be imported fails the start."""
 BROKER_RETRY_S = 1.0
 STREAM_BUFFER_RECORDS = 4096
+STOP_MARGIN_S = 5.0
+"""What a stop may take beyond the drain."""
 
 
 class WithoutFaustWeb(BootStrategy):  # type: ignore[misc]
@@ -94,6 +98,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         """Import the agents; Faust would import every module of this package too."""
         for name in (*AGENTS, *extra_modules):
             import_module(name)
+
+    async def on_first_start(self) -> None:
+        """Make the folder that Faust keeps its own in."""
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        await super().on_first_start()
 
     async def on_start(self) -> None:
         """Answer on the web, load the models, wait for the broker, then let Faust begin.
@@ -169,6 +178,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
     async def on_stop(self) -> None:
         """Finish and commit what has been taken, then stop everything else."""
         self.phase = "draining"
+        self._end_in_time()
         await super().on_stop()
         # Before the pool that they wait for.
         await self.agents.stop()
@@ -178,6 +188,22 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             self.registry.close()
         with suppress(FileNotFoundError):
             self._announcement.unlink()
+
+    def _end_in_time(self) -> None:
+        """End the process, for certain, when it has not stopped by itself in time.
+
+        aiokafka waits without end for a broker that went away. What was not acknowledged by then
+        is read again.
+        """
+        limit_s = self.settings.drain_timeout_s + STOP_MARGIN_S
+
+        def end() -> None:
+            self.log.critical("not stopped within %.0f s: the process ends", limit_s)
+            os._exit(1)
+
+        timer = threading.Timer(limit_s, end)
+        timer.daemon = True
+        timer.start()
 
     async def _on_agent_error(self, agent: Any, error: BaseException) -> None:
         """Stop the worker when an agent fails for a reason that no record has to answer for.
@@ -253,6 +279,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
 def create_app(settings: Settings) -> BertstreamApp:
     """The app of a worker with these settings; nothing is started yet."""
+    throttle_kafka()
     return BertstreamApp(
         settings,
         broker=settings.broker_urls,

@@ -1,0 +1,51 @@
+"""Less of what Kafka's client logs while a broker is away."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+REPEAT_AFTER_S = 30.0
+LOGGERS = (
+    "aiokafka",
+    "aiokafka.cluster",
+    "aiokafka.conn",
+    "aiokafka.consumer.fetcher",
+    "aiokafka.consumer.group_coordinator",
+    "aiokafka.producer.sender",
+)
+
+
+class Throttle(logging.Filter):
+    """Lets a warning or error through once in a while, and says how often it was held back.
+
+    aiokafka retries ten times a second and logs each attempt, from several places.
+    """
+
+    def __init__(self, repeat_after_s: float = REPEAT_AFTER_S) -> None:
+        super().__init__()
+        self._repeat_after_s = repeat_after_s
+        self._held_back: dict[tuple[str, str], int] = {}
+        self._shown_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; it may be changed."""
+        if record.levelno < logging.WARNING:
+            return True
+        key = record.name, str(record.msg)
+        now = time.monotonic()
+        if now - self._shown_at.get(key, -self._repeat_after_s) < self._repeat_after_s:
+            self._held_back[key] = self._held_back.get(key, 0) + 1
+            return False
+        self._shown_at[key] = now
+        if held_back := self._held_back.pop(key, 0):
+            record.msg = f"{record.getMessage()} ({held_back} more like it)"
+            record.args = ()
+        return True
+
+
+def throttle_kafka() -> None:
+    """Throttle what aiokafka logs in this process."""
+    throttle = Throttle()
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(throttle)
