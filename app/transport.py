@@ -153,7 +153,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._unacked_messages.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_COMMIT_S):
-                await self.commit()
+                # `commit()` does nothing but wait where one is under way, which knows less.
+                while self.uncommitted():
+                    if not await self.commit():
+                        await asyncio.sleep(DRAIN_POLL_S)
 
     def uncommitted(self) -> dict[TP, int]:
         """Offset to commit next, by partition."""

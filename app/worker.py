@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -172,6 +173,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         except BrokerError as error:
             await self.crash(error)
             return
+        # Modules and models stay: the collector need not look at them again and again.
+        gc.freeze()
         self.phase = "ready"
         await super().on_started()
 
