@@ -103,22 +103,31 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     ) -> None:
         self._trackers: dict[TP, OffsetTracker] = {}
 
-        def hand_over(message: Message) -> Awaitable[None]:
-            self._begin(message)
-            return callback(message)
+        async def hand_over(message: Message) -> None:
+            if not self.app.topics.acks_enabled_for(message.topic):
+                await callback(message)
+                return
+            tracker = self._tracker(message)
+            # After a rebalance Faust may seek back over what it has just handed over.
+            if not tracker.begin(message.offset):
+                return
+            try:
+                await callback(message)
+            except BaseException:
+                tracker.abandon(message.offset)
+                raise
 
         super().__init__(transport, hand_over, *args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    def _begin(self, message: Message) -> None:
-        if not self.app.topics.acks_enabled_for(message.topic):
-            return
+    def _tracker(self, message: Message) -> OffsetTracker:
+        """The tracker of the partition, in the generation of the message."""
         tracker = self._trackers.get(message.tp)
         if tracker is None or tracker.generation != message.generation_id:
             tracker = self._trackers[message.tp] = OffsetTracker(message.generation_id)
-        tracker.begin(message.offset)
+        return tracker
 
     def ack(self, message: Message) -> bool:
         """Note that `message` has been answered; one of an old generation is ignored."""

@@ -6,6 +6,7 @@ import signal
 import time
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def requests(count: int, prefix: str = "r") -> list[Produced]:
 def duplicates(responses: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
     places = Counter((one["source"]["partition"], one["source"]["offset"]) for one in responses)
     return {place: n for place, n in places.items() if n > 1}
+
+
+def send_steadily(topics: Topics, settings: Settings, seconds: float) -> int:
+    """Send requests, some hundred a second; returns how many."""
+    sent = 0
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        topics.write(settings.request_topic, requests(25, f"steady-{sent}-"))
+        sent += 25
+    return sent
 
 
 def partitions_by_worker(worker: WorkerProcess) -> dict[str, list[int]]:
@@ -64,11 +75,15 @@ def test_two_workers_share_the_partitions_and_each_page_shows_both(
         "both worked",
     )
 
-    # One leaves, as `SIGTERM` asks, and the other goes on with everything.
-    assert second.stop() == 0
-    eventually(lambda: first.get("/api/status")[1]["worker"]["ready"], 20)
-    topics.write(settings.request_topic, requests(50, "later"))
-    assert len(topics.responses(settings, 250)) == 250
+    # One leaves under load, as `SIGTERM` asks, and the other goes on with everything.
+    with ThreadPoolExecutor(1) as background:
+        sending = background.submit(send_steadily, topics, settings, seconds=6.0)
+        eventually(lambda: first.get("/api/status")[1]["throughput"]["now"]["records_per_s"], 20)
+        assert second.stop() == 0
+        sent = 200 + sending.result()
+    responses = topics.responses(settings, sent)
+    assert len(responses) == sent
+    assert duplicates(responses) == {}
     first.process.send_signal(signal.SIGINT)
     assert first.process.wait(STOP_WITHIN_S) == 0
 

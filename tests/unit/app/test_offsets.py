@@ -41,12 +41,24 @@ def test_a_commit_that_failed_is_offered_again() -> None:
 
 def test_a_repeated_hand_over_is_no_new_record() -> None:
     tracker = OffsetTracker(generation=1)
-    for offset in (5, 6, 5, 6, 7):
-        tracker.begin(offset)
+    assert [tracker.begin(offset) for offset in (5, 6, 5, 6, 7)] == [True, True, False, False, True]
     for offset in (5, 6, 5, 7):
         tracker.finish(offset)
     assert tracker.committable == 8
     assert len(tracker) == 0
+
+
+def test_a_hand_over_that_failed_can_be_repeated() -> None:
+    tracker = OffsetTracker(generation=1)
+    tracker.begin(3)
+    tracker.begin(5)
+    tracker.abandon(5)
+    tracker.finish(3)
+    assert tracker.committable == 4
+    assert tracker.begin(5)
+    assert tracker.committable == 4
+    tracker.finish(5)
+    assert tracker.committable == 6
 
 
 @given(
@@ -63,8 +75,12 @@ def test_never_commits_past_an_unanswered_record(offsets: list[int], data: st.Da
         open_ = [offset for offset in begun if offset not in answered]
         if waiting and (not open_ or data.draw(st.booleans(), label="hand over")):
             offset = waiting.pop(0)
+            assert tracker.begin(offset)
+            if data.draw(st.booleans(), label="fail"):
+                tracker.abandon(offset)
+                assert tracker.begin(offset)
             begun.append(offset)
-            tracker.begin(offset)
+            assert not tracker.begin(data.draw(st.sampled_from(begun), label="again"))
         else:
             offset = data.draw(st.sampled_from(open_), label="finish")
             answered.add(offset)
