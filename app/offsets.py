@@ -22,25 +22,25 @@ class OffsetTracker:
         self._finished: set[int] = set()
         self._next: int | None = None
         self._last: int | None = None
+        self._taken: int | None = None
         self.committed: int | None = None
 
     def __len__(self) -> int:
         """Records handed over and not yet acknowledged, or acknowledged out of order."""
         return len(self._open)
 
-    def begin(self, offset: int) -> bool:
-        """Note that the record at `offset` is handed over; False where it already was."""
-        if self._last is not None and offset <= self._last:
-            return False
-        self._open.append(offset)
-        self._last = offset
-        return True
+    def begin(self, offset: int) -> None:
+        """Note that the record at `offset` was handed over; a repeated hand-over is no new one."""
+        if self._last is None or offset > self._last:
+            self._open.append(offset)
+            self._last = offset
 
-    def abandon(self, offset: int) -> None:
-        """Note that the hand-over of the last record, at `offset`, has failed."""
-        if self._open and self._open[-1] == offset:
-            self._open.pop()
-            self._last = offset - 1
+    def take(self, offset: int) -> bool:
+        """Note that the record at `offset` is taken up; False where it already was."""
+        if self._taken is not None and offset <= self._taken:
+            return False
+        self._taken = offset
+        return True
 
     def finish(self, offset: int) -> None:
         """Note that the record at `offset` has been answered, in whatever order."""

@@ -11,6 +11,21 @@ from typing import Any
 
 from faust.streams import Stream
 from faust.types import EventT
+from mode.utils.queues import FlowControlEvent
+
+
+class FlowControl(FlowControlEvent):  # type: ignore[misc]
+    """Faust's gate between consumer and streams, which loses nothing when it opens.
+
+    Faust's own throws away what is queued, also what was fetched after the last seek and so is
+    not read again. Nothing needs throwing away: streams pass over records of an old generation,
+    and take up none twice.
+    """
+
+    def resume(self) -> None:
+        """Open the gate."""
+        self._suspend.clear()
+        self._resume.set()
 
 
 class BatchStream(Stream):  # type: ignore[misc]
@@ -59,10 +74,9 @@ class BatchStream(Stream):  # type: ignore[misc]
                         if not getter.done():
                             break
                         event, getter = getter.result(), None
-                    if self._is_current(event):
+                    if self._is_current(event) and self.app.consumer.take(event.message):
                         if not batch:
                             closes_at = time.monotonic() + within
-                        self._begin(event)
                         batch.append(event)
                 if batch:
                     self.events_total += len(batch)
@@ -81,8 +95,3 @@ class BatchStream(Stream):  # type: ignore[misc]
         message = event.message
         ours: bool = message.generation_id == self.app.consumer_generation_id
         return ours and bool(self.app.flow_control.is_active())
-
-    def _begin(self, event: EventT) -> None:
-        message = event.message
-        message.tracked = True
-        self.app.consumer.track_message(message)

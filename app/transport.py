@@ -103,19 +103,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     ) -> None:
         self._trackers: dict[TP, OffsetTracker] = {}
 
-        async def hand_over(message: Message) -> None:
-            if not self.app.topics.acks_enabled_for(message.topic):
-                await callback(message)
-                return
-            tracker = self._tracker(message)
-            # After a rebalance Faust may seek back over what it has just handed over.
-            if not tracker.begin(message.offset):
-                return
-            try:
-                await callback(message)
-            except BaseException:
-                tracker.abandon(message.offset)
-                raise
+        def hand_over(message: Message) -> Awaitable[None]:
+            if self.app.topics.acks_enabled_for(message.topic):
+                self._tracker(message).begin(message.offset)
+            return callback(message)
 
         super().__init__(transport, hand_over, *args, **kwargs)
 
@@ -128,6 +119,18 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if tracker is None or tracker.generation != message.generation_id:
             tracker = self._trackers[message.tp] = OffsetTracker(message.generation_id)
         return tracker
+
+    def take(self, message: Message) -> bool:
+        """Note that a stream takes `message` up; False where it is not to, having done so.
+
+        After a rebalance Faust may seek back over what it has handed over. Some of that has been
+        thrown away before a stream took it, and the rest is under way.
+        """
+        if not self._tracker(message).take(message.offset):
+            return False
+        message.tracked = True
+        self.track_message(message)
+        return True
 
     def ack(self, message: Message) -> bool:
         """Note that `message` has been answered; one of an old generation is ignored."""

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from app.records import Throughput
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
-from app.streams import BatchStream
+from app.streams import BatchStream, FlowControl
 from app.tables import declare_tables
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
@@ -94,6 +95,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             port=settings.web_port,
             token=settings.web_token.get_secret_value() if settings.web_token else None,
         )
+
+    @cached_property
+    def flow_control(self) -> FlowControl:
+        """The gate between consumer and streams."""
+        return FlowControl(loop=self.loop)
 
     def discover(self, *extra_modules: str, **options: Any) -> None:
         """Import the agents; Faust would import every module of this package too."""
