@@ -21,7 +21,7 @@ class Summary:
 
     answered: int = 0
     labelled: int = 0
-    """Answered documents that came with an expected label."""
+    """Answered documents whose own label can be held against the prediction."""
     as_expected: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
@@ -31,7 +31,7 @@ class Summary:
         self.answered += 1
         if response.get("status") == "error":
             self.errors[response["error"]["code"]] += 1
-        if "label" in document:
+        if is_comparable(document, response):
             self.labelled += 1
             self.as_expected += is_as_expected(document, response)
 
@@ -44,6 +44,14 @@ class Summary:
     def accuracy(self) -> float | None:
         """Share of the labelled documents that were predicted as expected."""
         return self.as_expected / self.labelled if self.labelled else None
+
+
+def is_comparable(document: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
+    """Whether the document has a label and the model, unlike one that embeds, gives labels."""
+    if document.get("label") is None:
+        return False
+    labels = (response.get("label"), response.get("labels"))
+    return response.get("status") == "error" or any(found is not None for found in labels)
 
 
 def is_as_expected(document: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
@@ -78,12 +86,11 @@ def line(response: Mapping[str, Any], document: Mapping[str, Any] | None = None)
     if document is not None:
         name = beginning(str(document["text"]))
     mark, style = " ", "red" if failed else ""
-    expected = (document or {}).get("label")
-    if document is not None and expected is not None:
+    if document is not None and is_comparable(document, response):
         right = is_as_expected(document, response)
         mark, style = ("✓", "green") if right else ("≠", "yellow")
         if not right:
-            name = f"(expected {expected}) {name}"
+            name = f"(expected {document['label']}) {name}"
     message = f"  {response['error']['message']}" if failed else ""
     return Text.assemble(
         (mark, style),

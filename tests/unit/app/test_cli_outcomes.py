@@ -68,3 +68,12 @@ def test_a_summary_counts() -> None:
     assert summary.errors == {"empty_text": 2}
     assert (summary.labelled, summary.as_expected) == (3, 1)
     assert summary.accuracy == pytest.approx(1 / 3)
+
+
+def test_an_embedding_is_held_against_no_label() -> None:
+    summary = Summary()
+    document = {"text": "A goal.", "label": "Sports"}
+    response = {"id": "a", "status": "ok", "task": "embedding", "embedding": [0.1, 0.2]}
+    summary.add(document, response)
+    assert (summary.answered, summary.labelled, summary.accuracy) == (1, 0, None)
+    assert "expected" not in line(response, document).plain
