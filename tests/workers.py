@@ -61,7 +61,7 @@ def service_settings(bootstrap_servers: str, names: str, folder: Path, **more: A
 
 
 @dataclass
-class WorkerProcess:
+class StartedWorker:
     """A worker, started as a user starts one."""
 
     settings: Settings

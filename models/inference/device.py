@@ -16,6 +16,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+CPU_BATCH_TOKENS = 2048
+"""A CPU gains nothing from larger rectangles: they pad more, and leave its caches."""
 
 
 def choose_devices(setting: str = "auto") -> list[torch.device]:
@@ -50,6 +52,11 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
         return DTYPES[setting]
     except KeyError:
         raise ModelLoadError(f"dtype {setting!r} is not auto, {', '.join(DTYPES)}") from None
+
+
+def most_tokens(device: torch.device, batch_tokens: int) -> int:
+    """Tokens of a device batch, padding included, that serve this device best."""
+    return min(batch_tokens, CPU_BATCH_TOKENS) if device.type == "cpu" else batch_tokens
 
 
 def computes_bfloat16(device: torch.device) -> bool:

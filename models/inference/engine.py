@@ -22,7 +22,7 @@ from models.errors import (
 from models.inference.batching import pack
 from models.inference.checkpoint import Checkpoint
 from models.inference.decoding import Decoder
-from models.inference.device import is_out_of_memory, release_memory
+from models.inference.device import is_out_of_memory, most_tokens, release_memory
 from models.inference.document_encoder import DocumentEncoder
 from models.inference.tasks import (
     Aggregation,
@@ -195,7 +195,7 @@ class Engine:
 
         Args:
             batch_size: most segments of a device batch.
-            batch_tokens: most tokens of a device batch, padding included.
+            batch_tokens: most tokens of a device batch, padding included; a CPU is given less.
 
         Returns:
             One for each document, in order; its error for one that cannot be predicted.
@@ -210,6 +210,7 @@ class Engine:
         segments = [outcomes[place].segments[number] for place, number in owners]
         rows: list[tuple[Tensor, float] | InferenceError] = [InferenceFailed()] * len(segments)
         lengths = [len(segment) for segment in segments]
+        batch_tokens = most_tokens(self.devices[0], batch_tokens)
         for batch in pack(lengths, max_rows=batch_size, max_tokens=batch_tokens):
             for number, row in zip(batch, self._rows([segments[i] for i in batch]), strict=True):
                 rows[number] = row

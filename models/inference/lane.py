@@ -15,11 +15,8 @@ from torch import Tensor
 
 from models.errors import DeadlineExceeded, InferenceError, InferenceFailed, OutOfMemory
 from models.inference.buffer import Buffer
-from models.inference.device import is_out_of_memory
+from models.inference.device import is_out_of_memory, most_tokens
 from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, summary
-
-CPU_BATCH_TOKENS = 2048
-"""A CPU gains nothing from larger rectangles: they pad more, and leave its caches."""
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +110,7 @@ class Lane:
         """Device batches under way, from formed to decoded."""
         self._buffer = buffer
         self._changed = buffer.changed
-        if device.type == "cpu":
-            batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
-        self._budget = Budget(max_rows=batch_size, max_tokens=batch_tokens)
+        self._budget = Budget(max_rows=batch_size, max_tokens=most_tokens(device, batch_tokens))
         self._batch_wait_s = batch_wait_s
         self._max_in_flight = max_in_flight
         self._torch_threads = threads

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from app.client import Client
 from app.settings import Settings
-from tests.workers import WorkerProcess, eventually, service_settings
+from tests.workers import StartedWorker, eventually, service_settings
 
 TOPICS = {"World", "Sports", "Business", "Sci/Tech"}
 DOCUMENTS = 60
@@ -26,13 +26,13 @@ def settings(bootstrap_servers: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def workers(settings: Settings) -> Iterator[tuple[WorkerProcess, WorkerProcess]]:
+def workers(settings: Settings) -> Iterator[tuple[StartedWorker, StartedWorker]]:
     """Two workers of one group, both ready."""
-    started: list[WorkerProcess] = []
+    started: list[StartedWorker] = []
     try:
         for name in ("first", "second"):
             log = settings.data_dir / f"{name}.log"
-            started.append(WorkerProcess(settings, log))
+            started.append(StartedWorker(settings, log))
             started[-1].wait_until_ready()
         started[0].wait_until_ready()  # again: the second one's arrival moves partitions
         yield started[0], started[1]
@@ -44,7 +44,7 @@ def workers(settings: Settings) -> Iterator[tuple[WorkerProcess, WorkerProcess]]
 
 
 @pytest.fixture
-def first(page: Page, workers: tuple[WorkerProcess, WorkerProcess]) -> Page:
+def first(page: Page, workers: tuple[StartedWorker, StartedWorker]) -> Page:
     """The page of the first worker."""
     assert workers[0].url is not None
     page.goto(workers[0].url)
@@ -73,7 +73,7 @@ def test_a_refused_document_shows_why(first: Page) -> None:
 
 
 def test_both_workers_are_shown_with_their_partitions(
-    first: Page, page: Page, workers: tuple[WorkerProcess, WorkerProcess], settings: Settings
+    first: Page, page: Page, workers: tuple[StartedWorker, StartedWorker], settings: Settings
 ) -> None:
     rows = first.get_by_role("table", name="Workers of the group").locator("tbody tr")
     expect(rows).to_have_count(2)
@@ -92,7 +92,7 @@ def test_both_workers_are_shown_with_their_partitions(
 
 
 def test_lag_and_throughput_move(
-    first: Page, workers: tuple[WorkerProcess, WorkerProcess], settings: Settings
+    first: Page, workers: tuple[StartedWorker, StartedWorker], settings: Settings
 ) -> None:
     expect(first.locator("#lag-total")).to_have_text("0")
     before = documents_in_all(first)

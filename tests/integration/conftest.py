@@ -17,7 +17,7 @@ from aiokafka.structs import ConsumerRecord
 
 from app.settings import MAX_RECORD_BYTES, Settings
 from app.topics import ensure_topics
-from tests.workers import WorkerProcess, service_settings
+from tests.workers import StartedWorker, service_settings
 
 Result = TypeVar("Result")
 Headers = list[tuple[str, bytes]]
@@ -123,17 +123,17 @@ def module_names(request: pytest.FixtureRequest) -> str:
     return f"{request.module.__name__.rsplit('.', 1)[-1]}-{time.time_ns():x}"
 
 
-StartWorker = Callable[..., WorkerProcess]
+StartWorker = Callable[..., StartedWorker]
 
 
 @pytest.fixture(scope="module")
 def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
     """Starts workers as processes, and ends those that still run after the module."""
-    started: list[WorkerProcess] = []
+    started: list[StartedWorker] = []
 
-    def start(settings: Settings, *, wait: bool = True) -> WorkerProcess:
+    def start(settings: Settings, *, wait: bool = True) -> StartedWorker:
         log_file = tmp_path_factory.mktemp("worker") / "worker.log"
-        worker = WorkerProcess(settings, log_file)
+        worker = StartedWorker(settings, log_file)
         started.append(worker)
         if wait:
             worker.wait_until_ready()
@@ -163,6 +163,6 @@ def settings(bootstrap_servers: str, names: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def worker(start_worker: StartWorker, module_settings: Settings) -> WorkerProcess:
+def worker(start_worker: StartWorker, module_settings: Settings) -> StartedWorker:
     """One worker, ready, for all the tests of a module."""
     return start_worker(module_settings)

@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import MEBIBYTE, Settings
 from tests.integration.conftest import Produced, Topics
-from tests.workers import WorkerProcess, eventually
+from tests.workers import StartedWorker, eventually
 
 GOOD = "Shares fell on Monday after the bank reported a loss for the quarter."
 
@@ -60,7 +60,7 @@ FINE: dict[str, bytes] = {
 
 @pytest.fixture(scope="module")
 def outcomes(
-    worker: WorkerProcess, module_settings: Settings, topics: Topics
+    worker: StartedWorker, module_settings: Settings, topics: Topics
 ) -> dict[str, list[dict[str, Any]]]:
     """Responses by case, with a good request before and after each bad one."""
     records: list[tuple[str, Produced]] = []
@@ -148,7 +148,7 @@ def test_dead_letters_hold_the_original_bytes(
 
 
 def test_everything_is_committed(
-    outcomes: dict[str, list[dict[str, Any]]], worker: WorkerProcess
+    outcomes: dict[str, list[dict[str, Any]]], worker: StartedWorker
 ) -> None:
     def caught_up() -> bool:
         status = worker.get("/api/status")[1]

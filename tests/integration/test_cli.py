@@ -20,7 +20,7 @@ from app.cli import main
 from app.cli.documents import SAMPLES, read_files
 from app.settings import Settings, load_settings
 from tests.integration.conftest import Topics
-from tests.workers import WorkerProcess, environment, eventually, service_settings
+from tests.workers import StartedWorker, environment, eventually, service_settings
 
 COMMAND = [sys.executable, "-P", "-m", "app.cli"]
 START_WITHIN_S = 120.0
@@ -173,7 +173,7 @@ def test_up_without_the_broker_it_was_told_of(names: str, tmp_path: Path) -> Non
 
 
 def test_send_sums_up(
-    worker: WorkerProcess, module_settings: Settings, labelled: Path, tmp_path: Path
+    worker: StartedWorker, module_settings: Settings, labelled: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "responses.jsonl"
     ran = bertstream(
@@ -197,7 +197,7 @@ def test_send_sums_up(
     assert {"goal", "rate", "mistaken"} < {response["id"] for response in responses}
 
 
-def test_send_for_people(worker: WorkerProcess, module_settings: Settings, labelled: Path) -> None:
+def test_send_for_people(worker: StartedWorker, module_settings: Settings, labelled: Path) -> None:
     ran = bertstream(module_settings, "send", str(labelled))
     assert ran.returncode == 0
     values = dict(re.findall(r"^(\w[\w /]*?)\s{2,}(\S.*?)\s*$", ran.stdout, re.MULTILINE))
@@ -207,7 +207,7 @@ def test_send_for_people(worker: WorkerProcess, module_settings: Settings, label
 
 
 def test_send_without_waiting_then_watch(
-    worker: WorkerProcess, module_settings: Settings, topics: Topics
+    worker: StartedWorker, module_settings: Settings, topics: Topics
 ) -> None:
     before = _answered(module_settings)
     sent = bertstream(module_settings, "send", "--text", "A first.", "--text", "B.", "--no-wait")
@@ -257,7 +257,7 @@ def test_topics_of_a_fresh_broker(bootstrap_servers: str, names: str, tmp_path: 
 
 
 def test_doctor_finds_a_sound_service(
-    worker: WorkerProcess,
+    worker: StartedWorker,
     module_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

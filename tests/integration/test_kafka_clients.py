@@ -7,7 +7,7 @@ import re
 
 from app.settings import Settings
 from tests.conftest import KafkaTool
-from tests.workers import WorkerProcess, eventually
+from tests.workers import StartedWorker, eventually
 
 LINES = (
     'a1\t{"text": "The goalkeeper saved a penalty in the last minute of the cup final."}\n'
@@ -17,7 +17,7 @@ LINES = (
 
 
 def test_the_console_clients_produce_and_consume(
-    worker: WorkerProcess, module_settings: Settings, kafka_tool: KafkaTool
+    worker: StartedWorker, module_settings: Settings, kafka_tool: KafkaTool
 ) -> None:
     settings = module_settings
     kafka_tool(

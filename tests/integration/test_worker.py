@@ -18,7 +18,7 @@ from app.broker import EmbeddedBroker
 from app.settings import Settings
 from app.topics import TopicState, ensure_topics
 from tests.integration.conftest import Produced, StartWorker, Topics, run
-from tests.workers import STOP_WITHIN_S, WorkerProcess, eventually, service_settings
+from tests.workers import STOP_WITHIN_S, StartedWorker, eventually, service_settings
 
 TEXT = "The striker scored twice as the home side won the cup final."
 
@@ -45,12 +45,12 @@ def send_steadily(topics: Topics, settings: Settings, seconds: float) -> int:
     return sent
 
 
-def partitions_by_worker(worker: WorkerProcess) -> dict[str, list[int]]:
+def partitions_by_worker(worker: StartedWorker) -> dict[str, list[int]]:
     status = worker.get("/api/status")[1] or {}
     return {one["name"]: one["partitions"] for one in status.get("workers", [])}
 
 
-def shares(worker: WorkerProcess, count: int) -> bool:
+def shares(worker: StartedWorker, count: int) -> bool:
     """Whether `count` workers, each with partitions, hold all four partitions."""
     held = partitions_by_worker(worker)
     flat = sorted(partition for partitions in held.values() for partition in partitions)
@@ -196,7 +196,7 @@ def test_topics_are_created_as_asked_and_existing_ones_respected(
 
 
 @pytest.fixture(scope="module")
-def replied(worker: WorkerProcess, module_settings: Settings, topics: Topics) -> Settings:
+def replied(worker: StartedWorker, module_settings: Settings, topics: Topics) -> Settings:
     """The shared service, with a topic that requests may ask their answers on."""
     name = f"{module_settings.app_id}-replies-mine"
     run(topics.create(name, 1))
@@ -241,7 +241,7 @@ def test_headers_come_back_and_replies_go_where_they_were_asked(
     assert plain["traceparent"] == b"00-1-2-01"
 
 
-def test_metrics_are_prometheus(worker: WorkerProcess, replied: Settings, topics: Topics) -> None:
+def test_metrics_are_prometheus(worker: StartedWorker, replied: Settings, topics: Topics) -> None:
     def metrics() -> dict[str, float]:
         with urllib.request.urlopen(f"{worker.url}/metrics", timeout=5) as response:
             families = list(text_string_to_metric_families(response.read().decode()))
