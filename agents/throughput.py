@@ -9,7 +9,7 @@ from app.streams import BatchStream
 
 @app.agent(app.throughput_topic, name="throughput")
 async def throughput(stream: BatchStream) -> None:
-    """Add each record to the table of its window and to the totals."""
-    record: Throughput
-    async for key, record in stream.items():
-        app.throughput_tables.add(key, record)
+    """Add each record to the table of its window and to the totals, once."""
+    async for event in stream.events():
+        record: Throughput = event.value
+        app.throughput_tables.add(event.key, record.derive(offset=event.message.offset))

@@ -296,10 +296,17 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
     labels: dict[str, int] = {}  # noqa: RUF012
     latency_ms: dict[str, int] = {}  # noqa: RUF012
     """Records by bucket of `app.latency`."""
+    offset: int = -1
+    """In a table: where the latest record that was added stands on the throughput topic."""
+
+    def includes(self, record: Throughput) -> bool:
+        """Whether `record` was added already; a topic that was created anew begins at 0 again."""
+        return record.offset <= self.offset and record.time <= self.time
 
     def plus(self, later: Throughput) -> Throughput:
         """Both intervals together, with the facts of the later one."""
         both: Throughput = later.derive(
+            time=max(self.time, later.time),
             seconds=self.seconds + later.seconds,
             records=self.records + later.records,
             documents=self.documents + later.documents,

@@ -25,11 +25,16 @@ class Tables:
     """Throughput by model since the topics exist."""
 
     def add(self, key: str, record: Throughput) -> None:
-        """Add what a worker did to the current window and to the totals."""
+        """Add what a worker did to its window and to the totals, where it is not in them yet.
+
+        The topic is read at least once: after a restart some of its records come again.
+        """
         window = self.windows[key].value()
-        self.windows[key] = record if window is None else window.plus(record)
+        if window is None or not window.includes(record):
+            self.windows[key] = record if window is None else window.plus(record)
         total = self.totals[record.model]
-        self.totals[record.model] = record if total is None else total.plus(record)
+        if total is None or not total.includes(record):
+            self.totals[record.model] = record if total is None else total.plus(record)
 
 
 def declare_tables(app: faust.App) -> Tables:
