@@ -1,0 +1,1 @@
+"""What bertstream is measured with, from a checkout: `make faults`, `make soak`."""

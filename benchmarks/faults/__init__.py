@@ -1,0 +1,1 @@
+"""Faults under load on a real Kafka, counted from outside by request id."""

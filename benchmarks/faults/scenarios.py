@@ -1,0 +1,239 @@
+"""The faults: what is done to a service while a load goes on.
+
+Each takes a deployment, does its harm, lets the service come back, and returns the counts. The
+defaults are those of the table in docs/reliability.md; the tests run them shorter.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.faults.counting import Counts
+from benchmarks.faults.deployment import Deployment
+
+SEED = 20240229
+SESSION_S = 8.0
+"""The session time-out of a worker of bertstream, which a pause must exceed to be a fault."""
+
+
+def members_join_and_leave(site: Deployment, between_s: float = 8.0) -> Counts:
+    """A second and a third worker join, then the first leaves."""
+    [first] = site.have_workers(1)
+    with site.load() as load:
+        load.run_for(between_s / 2)
+        for _ in range(2):
+            site.start_worker().wait_until_ready()
+            load.run_for(between_s)
+        site.stop_worker(first)
+        load.run_for(between_s)
+        return load.drain()
+
+
+def rolling_restart(site: Deployment, between_s: float = 3.0) -> Counts:
+    """Three workers, each in turn stopped and started again."""
+    site.have_workers(3)
+    with site.load() as load:
+        load.run_for(between_s)
+        for worker in list(site.workers):
+            site.stop_worker(worker)
+            site.start_worker().wait_until_ready()
+            load.run_for(between_s)
+        return load.drain()
+
+
+def only_worker_killed(site: Deployment, kills: int = 4, seed: int = SEED) -> Counts:
+    """`kill -9` of the only worker at random moments, started again at once."""
+    site.have_workers(1)
+    moments = random.Random(seed)
+    with site.load() as load:
+        for _ in range(kills):
+            load.run_for(moments.uniform(1.0, 5.0))
+            site.kill_worker(site.workers[0])
+            site.start_worker()
+            load.run_until_answers_come()
+        load.run_for(2.0)
+        return load.drain()
+
+
+def one_of_two_killed(site: Deployment, kills: int = 2, seed: int = SEED) -> Counts:
+    """`kill -9` of a worker while another one lives, and then of that one."""
+    site.have_workers(2)
+    moments = random.Random(seed)
+    with site.load() as load:
+        for _ in range(kills):
+            load.run_for(moments.uniform(2.0, 5.0))
+            site.kill_worker(site.workers[0])
+            load.run_for(SESSION_S + 4.0)
+            site.start_worker().wait_until_ready()
+        load.run_for(2.0)
+        return load.drain()
+
+
+def worker_frozen(site: Deployment, frozen_s: float = 3 * SESSION_S) -> Counts:
+    """SIGSTOP of a worker past its session time-out while another one lives, then SIGCONT."""
+    frozen, _ = site.have_workers(2)
+    with site.load() as load:
+        load.run_for(3.0)
+        frozen.process.send_signal(signal.SIGSTOP)
+        try:
+            load.run_for(frozen_s)
+        finally:
+            frozen.process.send_signal(signal.SIGCONT)
+        load.run_for(SESSION_S + 2.0)
+        return load.drain()
+
+
+def broker_restarted(site: Deployment, away_s: float = 2.0) -> Counts:
+    """The broker stops cleanly and starts again."""
+    site.have_workers(1)
+    with site.load() as load:
+        load.run_for(4.0)
+        site.stop_broker()
+        load.run_for(away_s)
+        site.start_broker()
+        load.run_until_answers_come()
+        load.run_for(4.0)
+        return load.drain()
+
+
+def broker_killed(site: Deployment, kills: int = 2, away_s: float = 2.0) -> Counts:
+    """`kill -9` of the broker, started again on its data, repeatedly."""
+    site.have_workers(1)
+    with site.load() as load:
+        for _ in range(kills):
+            load.run_for(4.0)
+            site.kill_broker()
+            load.run_for(away_s)
+            site.start_broker()
+            load.run_until_answers_come()
+        load.run_for(4.0)
+        return load.drain()
+
+
+def broker_away_for_long(site: Deployment, away_s: float = 60.0) -> Counts:
+    """The broker is away for longer than every time-out of a client (aiokafka: 40 s)."""
+    return broker_restarted(site, away_s)
+
+
+def response_topic_deleted(site: Deployment, away_s: float = 10.0) -> Counts:
+    """The response topic is deleted, and some time later created again."""
+    site.have_workers(1)
+    topic = site.settings.response_topic
+    with site.load() as load:
+        load.run_for(4.0)
+        load.receive(site.delete_topic(topic))
+        load.run_for(away_s)
+        site.create_topics()
+        load.read_again_from_the_beginning()
+        load.run_until_answers_come()
+        load.run_for(4.0)
+        return load.drain()
+
+
+def response_topic_read_only(site: Deployment, denied_s: float = 15.0) -> Counts:
+    """An access rule forbids to write the response topic for a while."""
+    site.have_workers(1)
+    topic = site.settings.response_topic
+    with site.load() as load:
+        load.run_for(4.0)
+        site.set_read_only(topic)
+        try:
+            load.run_for(denied_s)
+        finally:
+            site.set_writable(topic)
+        load.run_until_answers_come()
+        load.run_for(4.0)
+        return load.drain()
+
+
+def disk_full(site: Deployment, full_s: float = 5.0) -> Counts:
+    """The disk of the broker is full, so that it ends; it starts again once there is room."""
+    site.have_workers(1)
+    with site.load() as load:
+        load.run_for(4.0)
+        site.fill_disk()
+        load.run_for(full_s)
+        site.start_broker()
+        load.run_until_answers_come()
+        load.run_for(4.0)
+        return load.drain()
+
+
+def slow_network(site: Deployment, slow_s: float = 20.0) -> Counts:
+    """50 ms each way and 64 KiB/s for each connection between worker and broker."""
+    site.new_service(through_proxy=True)
+    site.have_workers(1)
+    with site.load() as load:
+        load.run_for(3.0)
+        site.proxy.delay_s, site.proxy.bytes_per_s = 0.05, 64 * 1024
+        try:
+            load.run_for(slow_s)
+        finally:
+            site.proxy.delay_s, site.proxy.bytes_per_s = 0.0, None
+        load.run_for(3.0)
+        return load.drain()
+
+
+def cutting_network(site: Deployment, cuts: int = 15, seed: int = SEED) -> Counts:
+    """Every connection between worker and broker is reset, again and again."""
+    site.new_service(through_proxy=True)
+    site.have_workers(1)
+    moments = random.Random(seed)
+    with site.load() as load:
+        for _ in range(cuts):
+            load.run_for(moments.uniform(0.1, 2.0))
+            site.proxy.cut()
+        load.run_until_answers_come()
+        load.run_for(3.0)
+        return load.drain()
+
+
+def undecodable_records(site: Deployment, seconds: float = 15.0) -> Counts:
+    """One record in 50 cannot be decoded."""
+    site.have_workers(1)
+    with site.load(one_in_broken=50) as load:
+        load.run_for(seconds)
+        return load.drain()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fault of the table."""
+
+    run: Callable[[Deployment], Counts]
+    planned: bool = False
+    """Whether nothing may be answered twice, since nothing crashes."""
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__.replace("_", "-")
+
+    @property
+    def title(self) -> str:
+        """What happens, in a line."""
+        assert self.run.__doc__ is not None
+        return self.run.__doc__.strip().splitlines()[0].rstrip(".")
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(members_join_and_leave, planned=True),
+        Scenario(rolling_restart, planned=True),
+        Scenario(only_worker_killed),
+        Scenario(one_of_two_killed),
+        Scenario(worker_frozen),
+        Scenario(broker_restarted),
+        Scenario(broker_killed),
+        Scenario(broker_away_for_long),
+        Scenario(response_topic_deleted),
+        Scenario(response_topic_read_only),
+        Scenario(disk_full),
+        Scenario(slow_network),
+        Scenario(cutting_network),
+        Scenario(undecodable_records, planned=True),
+    )
+}
