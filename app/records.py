@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ from models.inference.tasks import Document, Prediction
 
 MAX_ID_BYTES = 64 * 1024
 """An id becomes the key of the response: a longer one cannot be used."""
+REPLAY_ID = "replay.id"
+"""Header of a replayed request that has no id of its own: the id under which it was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,12 @@ class Request:
     deadline_ms: int | None = None
 
 
-def _json_object(value: bytes | None) -> dict[str, Any]:
+def json_object(value: bytes | None) -> dict[str, Any]:
+    """The value of a request, decoded.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
     if value is None:
         raise Tombstone("the record has no value")
     try:
@@ -150,17 +157,16 @@ class Job:
         """Decode the record; what is wrong with it becomes its `request`."""
         message = event.message
         source = Source(message.topic, message.partition, message.offset)
-        request_id = None
+        declared = None
         request: Request | RequestError
         try:
-            content = _json_object(message.value)
-            request_id = _usable_id(content.get("id"))
+            content = json_object(message.value)
+            declared = content.get("id")
             request = _request(content, max_text_bytes)
         except RequestError as error:
             request = error
-        if request_id is None:
-            request_id = _usable_key(message.key) or str(source)
-        return cls(event, source, request_id, request)
+        name = own_id(declared, message.key) or inherited_id(message.headers or ()) or str(source)
+        return cls(event, source, name, request)
 
     @property
     def timestamp(self) -> float:
@@ -179,6 +185,16 @@ class Job:
         return Document(
             request.text, request.text_pair, request.top_k, request.model, deadline=deadline
         )
+
+
+def own_id(declared: Any, key: bytes | None) -> str | None:
+    """The id that a request brings along: the one that it declares, or else its key."""
+    return _usable_id(declared) or _usable_key(key)
+
+
+def inherited_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
+    """The id that a replay has given to a request without one."""
+    return next((_usable_key(value) for name, value in headers if name == REPLAY_ID), None)
 
 
 def _usable_id(value: Any) -> str | None:

@@ -20,9 +20,14 @@ from models.inference.tasks import Document, Prediction
 LIMIT = 1024 * 1024
 
 
-def job(value: bytes | None, key: bytes | None = None, timestamp: float = 1_000.0) -> Job:
+def job(
+    value: bytes | None,
+    key: bytes | None = None,
+    timestamp: float = 1_000.0,
+    headers: list[tuple[str, bytes]] | None = None,
+) -> Job:
     """The job that a worker makes of a record at bert-requests-3-1207."""
-    message = Message("bert-requests", 3, 1207, timestamp, 0, None, key, value, None)
+    message = Message("bert-requests", 3, 1207, timestamp, 0, headers, key, value, None)
     return Job.of(Event(None, key, value, None, message), LIMIT)
 
 
@@ -125,6 +130,23 @@ def test_nesting_beyond_1024_levels_is_refused() -> None:
 )
 def test_ids(value: bytes | None, key: bytes | None, expected: str) -> None:
     assert job(value, key).request_id == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "inherited", "expected"),
+    [
+        (request(), None, b"bert-requests-3-4", "bert-requests-3-4"),
+        (b"no JSON", b"\xff", b"bert-requests-3-4", "bert-requests-3-4"),
+        (request(), b"key", b"bert-requests-3-4", "key"),
+        (request(id="a1"), None, b"bert-requests-3-4", "a1"),
+        (request(), None, b"\xff", "bert-requests-3-1207"),
+        (request(), None, b"", "bert-requests-3-1207"),
+    ],
+)
+def test_a_replayed_request_without_an_id_keeps_the_one_it_was_given(
+    value: bytes, key: bytes | None, inherited: bytes, expected: str
+) -> None:
+    assert job(value, key, headers=[("replay.id", inherited)]).request_id == expected
 
 
 def test_a_deadline_counts_from_the_record() -> None:
