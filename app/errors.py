@@ -5,6 +5,7 @@
     BertstreamError
     ├── SettingsError                 the program ends with exit code 2
     ├── BrokerError                   Kafka cannot be started or reached
+    │   └── BrokerRefused             a worker ends, instead of waiting for its broker
     ├── ModelLoadError                (models.errors) the program ends
     ├── CorpusError                   (models.errors) the program ends
     ├── InferenceError                (models.errors) split, retried once, then answered
@@ -38,6 +39,7 @@ __all__ = [
     "CODES",
     "BertstreamError",
     "BrokerError",
+    "BrokerRefused",
     "CorpusError",
     "DeadlineExceeded",
     "EmptyText",
@@ -64,6 +66,10 @@ class SettingsError(BertstreamError):
 
 class BrokerError(BertstreamError):
     """Kafka cannot be started, reached or used."""
+
+
+class BrokerRefused(BrokerError):
+    """A broker answers, but credentials or certificates do not fit: waiting will not help."""
 
 
 class RequestError(BertstreamError):

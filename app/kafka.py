@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from app.diagnosis import diagnose, reason_of
 from app.errors import BrokerError, SettingsError
-from app.settings import DEFAULT_BROKER_URL, PREFIX, Settings
+from app.logs import hide_credentials
+from app.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -41,6 +43,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         options["ssl_context"] = _ssl_context(settings)
     if options["security_protocol"].startswith("SASL"):
         assert settings.sasl_password is not None  # Settings refuses SASL without credentials
+        hide_credentials()
         options |= {
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
@@ -53,7 +56,8 @@ async def connect(client: KafkaClient, settings: Settings) -> None:
     """Start an aiokafka client; `stop()` it afterwards, also after an error.
 
     Raises:
-        BrokerError: no broker answers within `CONNECT_TIMEOUT_S`, or it refuses us; says why.
+        BrokerRefused: a broker answers, but will not have us, or we do not trust it.
+        BrokerError: no broker answers within `CONNECT_TIMEOUT_S`; says why.
     """
     from aiokafka.errors import KafkaError
 
@@ -61,7 +65,7 @@ async def connect(client: KafkaClient, settings: Settings) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await client.start()
     except (KafkaError, OSError, TimeoutError) as error:
-        raise await _unreachable(settings, error) from None
+        raise await diagnose(settings, client_options(settings), error) from None
 
 
 @contextlib.contextmanager
@@ -72,7 +76,7 @@ def broker_errors(what: str) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        raise BrokerError(f"{what}: {_reason(error)}") from error
+        raise BrokerError(f"{what}: {reason_of(error)}") from error
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
@@ -101,45 +105,6 @@ async def seek_to_end(consumer: AIOKafkaConsumer) -> None:
         consumer.seek(partition, offset)
 
 
-async def _unreachable(settings: Settings, error: Exception) -> BrokerError:
-    """Ask the first broker once more: a client's own error does not say why it failed."""
-    from aiokafka.conn import create_conn
-
-    options = client_options(settings)
-    servers: list[str] = options.pop("bootstrap_servers")
-    host, _, port = servers[0].rpartition(":")
-    try:
-        async with asyncio.timeout(2):
-            connection = await create_conn(host.strip("[]"), int(port), **options)
-        connection.close()
-    except TimeoutError:
-        reason = "it does not answer"
-    except Exception as again:
-        reason = _reason(again)
-    else:
-        reason = _reason(error)
-    advice = (
-        f"check {PREFIX}BROKER_URL and the broker"
-        if settings.broker_url
-        else "start one (bertstream up, or bertstream broker), or name yours in "
-        f"{PREFIX}BROKER_URL, such as {DEFAULT_BROKER_URL}"
-    )
-    return BrokerError(f"no Kafka broker at {', '.join(servers)} ({reason}): {advice}")
-
-
-def _reason(error: BaseException) -> str:
-    """One line of what went wrong, without the jargon that aiokafka puts around it."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(cause, asyncio.IncompleteReadError):
-        return f"what answers there is no Kafka, or not of this {PREFIX}SECURITY_PROTOCOL"
-    text = " ".join(str(cause).split()) or type(cause).__name__
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
     for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         path = getattr(settings, name)
@@ -148,7 +113,15 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
         if settings.ssl_certfile is not None:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+            # Without a function that refuses, OpenSSL asks for a passphrase on the terminal.
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, _no_passphrase)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"the SSL files of the settings cannot be used: {error}") from None
     return context
+
+
+def _no_passphrase() -> str:
+    raise SettingsError(
+        f"the key in {PREFIX}SSL_KEYFILE or {PREFIX}SSL_CERTFILE is encrypted: give one without a "
+        "passphrase (openssl pkey -in KEY -out KEY-WITHOUT), readable by the worker's user alone"
+    )

@@ -1,4 +1,4 @@
-"""Less of what Kafka's client logs while a broker is away."""
+"""Less of what Kafka's client logs: repeats while a broker is away, and credentials never."""
 
 from __future__ import annotations
 
@@ -49,3 +49,27 @@ def throttle_kafka() -> None:
     throttle = Throttle()
     for name in LOGGERS:
         logging.getLogger(name).addFilter(throttle)
+
+
+class Credentials(logging.Filter):
+    """Leaves the body out of what aiokafka logs about authentication.
+
+    At the level `debug` it logs every request, and the one of SASL PLAIN holds the password.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True; the record may be changed."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                f"{type(part).__name__}(hidden)" if "Sasl" in type(part).__name__ else part
+                for part in record.args
+            )
+        return True
+
+
+_CREDENTIALS = Credentials()
+
+
+def hide_credentials() -> None:
+    """Keep the credentials of this process's Kafka clients out of its logs; again does nothing."""
+    logging.getLogger("aiokafka.conn").addFilter(_CREDENTIALS)

@@ -37,6 +37,13 @@ MEBIBYTE = 1024 * 1024
 MAX_BATCH_BYTES = MAX_RECORD_BYTES + MEBIBYTE
 """The same with key, headers and what Kafka adds, as brokers and topics count it."""
 
+SECURITY_FIELDS = (
+    *("sasl_mechanism", "sasl_username", "sasl_password"),
+    *("ssl_cafile", "ssl_certfile", "ssl_keyfile"),
+)
+"""What means nothing without `security_protocol`."""
+SECRET_WORDS = ("password", "token", "secret")
+
 
 def _topic_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name) or name in {".", ".."}:
@@ -64,6 +71,8 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        # The input of a check over all settings would be all settings, secrets included.
+        hide_input_in_errors=True,
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
@@ -124,11 +133,11 @@ class Settings(BaseSettings):
     allow_pickle: bool = False
     """Read weights in pickle format, which can run code. Only for checkpoints that you trust."""
 
-    delivery: Literal["at-least-once"] = "at-least-once"
+    delivery: Literal["at-least-once", "exactly-once"] = "at-least-once"
     """Delivery promise of responses."""
     reply_topics: Annotated[str, AfterValidator(_pattern)] = "bert-replies.*"
     """Pattern of topics that a request may ask its answer on."""
-    drain_timeout_s: PositiveFloat = 20.0
+    drain_timeout_s: PositiveFloat = 10.0
     """Longest that a stopping or rebalancing worker finishes the work it has taken."""
 
     data_dir: Path = Path(".bertstream")
@@ -164,6 +173,11 @@ class Settings(BaseSettings):
             return None
         addresses = [re.sub(r"^(kafka|aiokafka)://", "", part.strip()) for part in url.split(";")]
         for address in addresses:
+            if "@" in address:
+                raise ValueError(
+                    "credentials do not belong into an address: set SASL_USERNAME, SASL_PASSWORD, "
+                    "SASL_MECHANISM and SECURITY_PROTOCOL"
+                )
             if not re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", address):
                 raise ValueError(f"{address!r} is no broker address such as kafka://host:9092")
         return ";".join(f"kafka://{address}" for address in addresses)
@@ -184,6 +198,13 @@ class Settings(BaseSettings):
             )
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("SSL_KEYFILE needs SSL_CERTFILE")
+        given = [name for name in SECURITY_FIELDS if getattr(self, name) is not None]
+        if given and self.security_protocol is None:
+            # Who sets one of these does not expect to be connected in the clear.
+            raise ValueError(
+                f"{given[0].upper()} needs SECURITY_PROTOCOL: SSL, SASL_SSL or SASL_PLAINTEXT "
+                "(PLAINTEXT, where it is not to be used)"
+            )
         return self
 
     @property
@@ -254,6 +275,8 @@ def _describe(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return str(message)
-    name = str(problem["loc"][0]).upper()
-    given = "" if "password" in name.lower() or "token" in name.lower() else f"={problem['input']}"
-    return f"{PREFIX}{name}{given}: {message}"
+    name = str(problem["loc"][0])
+    given = str(problem["input"])
+    secret = any(word in name for word in SECRET_WORDS)
+    secret = secret or (name == "broker_url" and "@" in given)
+    return f"{PREFIX}{name.upper()}{'' if secret else f'={given}'}: {message}"

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import faust
 import orjson
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 
 from app.client import Client
 from app.delivery import Publisher
-from app.errors import BertstreamError, BrokerError
+from app.errors import BertstreamError, BrokerError, BrokerRefused
 from app.group import GroupView
-from app.kafka import client_options
+from app.kafka import client_options, connect
 from app.logs import throttle_kafka
 from app.records import Throughput
 from app.registry import load_registry
@@ -236,16 +235,24 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         return registry
 
     async def _wait_for_broker(self) -> None:
-        """Return when a broker answers; says once that it is waited for."""
+        """Return when a broker answers; says that it is waited for, and why, once a reason.
+
+        Raises:
+            BrokerRefused: a broker answers, and waiting will not help.
+        """
+        said = ""
         while not self.should_stop:
             # Asked for each time: an embedded broker may come up on another port than the last.
             brokers = ", ".join(self.settings.bootstrap_servers)
             producer = AIOKafkaProducer(**client_options(self.settings))
             try:
-                await producer.start()
-            except KafkaError as error:
-                if self.phase != "waiting for broker":
+                await connect(producer, self.settings)
+            except BrokerRefused:
+                raise
+            except BrokerError as error:
+                if said != str(error):
                     self.log.warning("waiting for the broker at %s: %s", brokers, error)
+                said = str(error)
                 self.phase = "waiting for broker"
                 await self.sleep(BROKER_RETRY_S)
             else:

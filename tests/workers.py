@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from app.settings import PREFIX, Settings, load_settings
 
 READY_WITHIN_S = 90.0
@@ -38,6 +40,9 @@ def environment(settings: Settings) -> dict[str, str]:
     """The environment in which a process reads these settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     explicit = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    for name in explicit:
+        if isinstance(secret := getattr(settings, name), SecretStr):
+            explicit[name] = secret.get_secret_value()
     return inherited | {f"{PREFIX}{name.upper()}": str(value) for name, value in explicit.items()}
 
 
@@ -100,12 +105,25 @@ class StartedWorker:
         if self.url is None:
             return 0, None
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as response:
+            with self._open(path) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
         except OSError:
             return 0, None
+
+    def text(self, path: str) -> str:
+        """What the worker serves at a path, with the token where it asks for one."""
+        with self._open(path) as response:
+            text: str = response.read().decode()
+        return text
+
+    def _open(self, path: str) -> Any:
+        request = urllib.request.Request(f"{self.url}{path}")
+        if self.settings.web_token is not None:
+            token = self.settings.web_token.get_secret_value()
+            request.add_header("Authorization", f"Bearer {token}")
+        return urllib.request.urlopen(request, timeout=5)
 
     def wait_until_ready(self, within_s: float = READY_WITHIN_S) -> None:
         """Return when `/readyz` says so."""
