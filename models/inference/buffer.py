@@ -6,6 +6,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Iterable
 
 from models.inference.batching import window
 from models.inference.tasks import EncodedDocument
@@ -48,7 +49,7 @@ class Buffer:
     A document with segments left takes its next turn after those that came meanwhile, so neither
     a long document nor an odd length starves another.
 
-    Shared by threads: whoever calls `put`, `take` or `drop_over` holds `changed`.
+    Shared by threads: whoever calls `put`, `take`, `end` or `drop_over` holds `changed`.
     """
 
     def __init__(self) -> None:
@@ -121,6 +122,17 @@ class Buffer:
         if late:
             self.drop_over()
         return rows, late
+
+    def end(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """Let documents be over, and drop what waits of them; returns those that were not yet."""
+        ended = []
+        for ticket in tickets:
+            if not ticket.over:
+                ticket.over = True
+                ended.append(ticket)
+        if ended:
+            self.drop_over()
+        return ended
 
     def drop_over(self) -> None:
         """Drop what waits of documents that are over."""

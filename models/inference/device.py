@@ -19,6 +19,17 @@ DTYPES = {
 CPU_BATCH_TOKENS = 2048
 """A CPU gains nothing from larger rectangles: they pad more, and leave its caches."""
 
+OUT_OF_MEMORY_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+    "bad_alloc",
+    "Invalid buffer size",
+)
+"""What a RuntimeError says then: of CUDA and MPS, torch's allocator for the CPU on Linux and
+elsewhere, NVIDIA's libraries, C++, and Metal for a single tensor."""
+
 
 def choose_devices(setting: str = "auto") -> list[torch.device]:
     """Read `auto`, `cpu`, `cuda`, `cuda:0,cuda:1` or `mps`; one replica of a model runs on each.
@@ -78,8 +89,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        sign in str(error)
-        for sign in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+        sign in str(error) for sign in OUT_OF_MEMORY_SIGNS
     )
 
 

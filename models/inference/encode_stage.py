@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from models.errors import InferenceError, InferenceFailed
+from models.errors import InferenceError
 from models.inference.buffer import Buffer
 from models.inference.tasks import EncodedDocument
-from models.inference.ticket import Answer, Ticket, summary
+from models.inference.ticket import Answer, Ticket, failure
 
 Encoded = tuple[Ticket, EncodedDocument | InferenceError]
 
@@ -123,7 +123,7 @@ def encode(tickets: Sequence[Ticket]) -> list[Encoded]:
             if len(company) > 1:
                 results += chain.from_iterable(encode([ticket]) for ticket in company)
             else:
-                results.append((company[0], InferenceFailed(summary(error))))
+                results.append((company[0], failure(error)))
         else:
             results += zip(company, encoded, strict=True)
     return results

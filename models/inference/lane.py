@@ -13,10 +13,10 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from models.errors import DeadlineExceeded, InferenceError, InferenceFailed, OutOfMemory
+from models.errors import DeadlineExceeded
 from models.inference.buffer import Buffer
-from models.inference.device import is_out_of_memory, most_tokens
-from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, summary
+from models.inference.device import most_tokens
+from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, failure, summary
 
 log = logging.getLogger(__name__)
 
@@ -215,17 +215,14 @@ class Lane:
                 summary(error),
             )
         again = batch.again()
-        culprit = None if again else batch.rows[0].ticket
         with self._changed:
             self.in_flight -= 1
             self._again.extendleft(reversed(again))
-            if culprit is not None:
-                culprit.over = True
-                self._buffer.drop_over()
+            # Another of its rows may have been a culprit too, in another batch under way.
+            culprits = [] if again else self._buffer.end([batch.rows[0].ticket])
             self._changed.notify_all()
-        if culprit is not None:
-            failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
-            self._answer([(culprit, failure(summary(error)))], None)
+        if culprits:
+            self._answer([(culprit, failure(error)) for culprit in culprits], None)
 
     def _finish(self, batch: DeviceBatch, outputs: Tensor) -> None:
         """Keep outputs (n_segments, width), and answer the documents that are complete."""
@@ -246,12 +243,10 @@ def decode(ticket: Ticket, inference_ms: float) -> Outcome:
     """Decode a document all of whose segments have been computed."""
     assert ticket.encoded is not None
     outputs = [row.output for row in ticket.rows if row.output is not None]
-    rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs)  # (n_segments, width)
     # Rows and ticket refer to each other: without this they would wait for the collector.
     ticket.rows = []
     try:
+        rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs)  # (n_segments, width)
         return ticket.engine.decode(ticket.encoded, rows, inference_ms)
-    except InferenceError as error:
-        return error
     except Exception as error:
-        return InferenceFailed(summary(error))
+        return failure(error)

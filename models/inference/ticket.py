@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from models.errors import InferenceError
+from models.errors import InferenceError, InferenceFailed, OutOfMemory
+from models.inference.device import is_out_of_memory
 from models.inference.tasks import Document, EncodedDocument, Prediction, Segment
 
 LARGE_BYTES = 16 * 1024
@@ -120,6 +121,14 @@ class Row:
             return False
         ticket.over = True
         return True
+
+
+def failure(error: Exception) -> InferenceError:
+    """What a document is answered that failed with this error."""
+    if isinstance(error, InferenceError):
+        return error
+    kind = OutOfMemory if is_out_of_memory(error) else InferenceFailed
+    return kind(summary(error))
 
 
 def summary(error: BaseException) -> str:

@@ -85,6 +85,8 @@ def test_bfloat16_of_other_cpus(
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("Invalid buffer size: 19.45 GiB"), True),
+        (RuntimeError("std::bad_alloc"), True),
         (MemoryError(), True),
         (RuntimeError("shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),

@@ -29,6 +29,10 @@ class Deferred:
         self.finished = threading.Event()
         self.error: Exception | None = None
 
+    def fail(self) -> None:
+        self.error = RuntimeError("launch failure")
+        self.finished.set()
+
     def cpu(self) -> Tensor:
         assert self.finished.wait(DEADLINE_S)
         if self.error is not None:
@@ -87,12 +91,13 @@ class Bench:
         if done is not None:
             self.done.append(done)
 
-    def put(self, documents: int) -> None:
+    def put(self, documents: int, *, segments: int = 1) -> None:
         with self.buffer.changed:
             for _ in range(documents):
                 document = Document("text")
                 ticket = Ticket(cast(Any, None), None, 4, document, self.device)
-                self.buffer.put(ticket, EncodedDocument(document, (Segment([1], None, 1),), 1))
+                rows = tuple(Segment([1], None, 1) for _ in range(segments))
+                self.buffer.put(ticket, EncodedDocument(document, rows, segments))
             self.buffer.changed.notify_all()
 
     @contextmanager
@@ -161,8 +166,7 @@ def test_a_failure_that_shows_when_the_device_has_computed(failures: int) -> Non
         bench.put(1)
         for number in range(failures):
             until(lambda number=number: len(bench.device.launched) > number)
-            bench.device.launched[number].error = RuntimeError("launch failure")
-            bench.device.launched[number].finished.set()
+            bench.device.launched[number].fail()
         if failures == 1:
             until(lambda: len(bench.device.launched) == 2)
             bench.device.launched[1].finished.set()
@@ -173,3 +177,17 @@ def test_a_failure_that_shows_when_the_device_has_computed(failures: int) -> Non
         else:
             assert isinstance(outcome, InferenceFailed)
         until(lambda: bench.lane.in_flight == 0)
+
+
+def test_a_document_that_fails_in_two_batches_at_once_is_answered_once() -> None:
+    bench = Bench(batch_wait_s=0.0)
+    with bench.running():
+        bench.put(1, segments=2)
+        until(lambda: len(bench.device.launched) == 1)
+        bench.device.launched[0].fail()
+        until(lambda: len(bench.device.launched) == 3)
+        for half in bench.device.launched[1:]:
+            half.fail()
+        until(lambda: bench.lane.in_flight == 0)
+    ((_, outcome),) = bench.answers
+    assert isinstance(outcome, InferenceFailed)
