@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,49 +14,183 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from mode import Service
 
+from app.envelopes import Envelope, Parcel, ReplyTopics, reply_topic, response
 from app.kafka import client_options
 from app.records import Outcome
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
 
-CARRIED_HEADERS = ("traceparent", "tracestate", "correlation-id")
 MAX_AWAITING_DELIVERY = 4096
 REPLY_TIMEOUT_S = 5.0
-TOPICS_MAX_AGE_S = 1.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+SETTLE_POLL_S = 0.05
+STALLED_AFTER_S = 5.0
 STOP_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A record to be produced."""
+class Confirmations:
+    """How long what was handed to the broker has waited for it."""
 
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes | None]]
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._since = 0.0
+        self._problem: str | None = None
+
+    def expect(self) -> None:
+        """Something was handed to the broker."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting += 1
+
+    def arrived(self) -> None:
+        """The broker has confirmed something."""
+        self._waiting -= 1
+        self._since = time.monotonic()
+        self._problem = None
+
+    def given_up(self) -> None:
+        """Something is not waited for any more."""
+        self._waiting -= 1
+
+    def failed(self, problem: str) -> None:
+        """The broker has refused something, which will be tried again."""
+        self._problem = problem
+
+    @property
+    def stalled(self) -> str | None:
+        """What is wrong, where nothing was confirmed for `STALLED_AFTER_S`."""
+        waited_s = time.monotonic() - self._since
+        if not self._waiting or waited_s < STALLED_AFTER_S:
+            return None
+        reason = f": {self._problem}" if self._problem else ""
+        return f"no response could be delivered for {waited_s:.0f} s{reason}"
 
 
 class Publisher(Service):  # type: ignore[misc]
-    """Produces responses and dead letters with an idempotent producer of its own.
+    """Delivers outcomes, and acknowledges a request when its outcome is delivered.
 
-    A request is acknowledged when the broker has confirmed everything that its outcome consists
-    of. A record that the broker refuses for a passing reason is sent again until it is taken,
-    with a new producer, since a failed batch leaves the sequence numbers of the old one behind.
+    Outcomes of partitions that were taken from this worker are dropped: whoever has them now
+    reads those requests again.
     """
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        is_current: Callable[[Outcome], bool],
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            is_current: whether the request's partition is still ours, as it was when it was read.
+        """
         super().__init__(**kwargs)
         self.settings = settings
         self.telemetry = telemetry
-        self._reply_topics = re.compile(settings.reply_topics)
-        self._producer: AIOKafkaProducer | None = None
-        self._renewal = asyncio.Lock()
+        self.awaiting_delivery = 0
+        self._is_current = is_current
+        self._confirmations = Confirmations()
         self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._known_topics: set[str] = set()
-        self._asked_for_topics = -TOPICS_MAX_AGE_S
-        self.awaiting_delivery = 0
+        self.reply_topics = ReplyTopics(settings.reply_topics)
+
+    @property
+    def stalled(self) -> str | None:
+        """What keeps outcomes from being delivered; None: nothing."""
+        return self._confirmations.stalled
+
+    async def publish(self, outcomes: Iterable[Outcome]) -> None:
+        """Send outcomes; waits for room, not for their delivery."""
+        for outcome in outcomes:
+            if self._is_current(outcome):
+                await self._room.acquire()
+                self.awaiting_delivery += 1
+                await self._send(outcome)
+
+    async def on_partitions_revoked(self) -> None:
+        """Let go what belongs to partitions that are not ours any more."""
+
+    @abstractmethod
+    async def _send(self, outcome: Outcome) -> None:
+        """Send an outcome, and see to it that it is acknowledged or dropped in the end."""
+
+    def acknowledge(self, outcome: Outcome) -> None:
+        """The outcome is delivered: so is its request done."""
+        outcome.job.event.ack()
+        self.leave()
+        self.telemetry.delivered(outcome)
+
+    def leave(self) -> None:
+        """Give up the room of an outcome."""
+        self.awaiting_delivery -= 1
+        self._room.release()
+
+    async def on_stop(self) -> None:
+        """Give up what has not been delivered; it stays unacknowledged and is read again."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def settle(self) -> None:
+        """Wait until everything is delivered, at most `STALLED_AFTER_S`."""
+        deadline = time.monotonic() + STALLED_AFTER_S
+        while self.awaiting_delivery and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("a delivery failed for good, its request stays open", exc_info=error)
+
+    async def parcel(self, outcome: Outcome, producer: AIOKafkaProducer) -> Parcel:
+        """The records that the outcome consists of; says where they are dead letters."""
+        source, error = outcome.job.source, outcome.error
+        if error is not None:
+            self.log.warning(
+                "dead letter topic=%s partition=%d offset=%d code=%s",
+                *(source.topic, source.partition, source.offset, error.code),
+            )
+        topic, problem = reply_topic(outcome), None
+        if topic is not None:
+            try:
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
+                    problem = await self.reply_topics.problem(topic, producer)
+            except (TimeoutError, KafkaError) as failure:
+                problem = f"{topic!r}: {failure!r}"
+        return Parcel(outcome, self.settings, problem)
+
+    def refuse(self, parcel: Parcel, part: list[Envelope], error: Exception) -> None:
+        """Replace a part that cannot be written, since `error` will not pass."""
+        source, topic = parcel.outcome.job.source, part[0].topic
+        reason = f"{topic!r}: {type(error).__name__} {error}".rstrip()
+        self.log.warning(
+            "not deliverable: topic=%s partition=%d offset=%d: %s",
+            *(source.topic, source.partition, source.offset, reason),
+        )
+        if not parcel.refuse(part, reason):
+            self.log.error(
+                "%s takes it in no form, its request is done all the same: "
+                "topic=%s partition=%d offset=%d",
+                *(topic, source.topic, source.partition, source.offset),
+            )
+
+
+class AtLeastOncePublisher(Publisher):
+    """Produces responses and dead letters with an idempotent producer of its own.
+
+    A record that the broker refuses for a passing reason is sent again until it is taken, with a
+    new producer, since a failed batch leaves the sequence numbers of the old one behind.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._producer: AIOKafkaProducer | None = None
+        self._renewal = asyncio.Lock()
 
     async def on_start(self) -> None:
         """Connect the producer."""
@@ -65,31 +198,19 @@ class Publisher(Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Give up what has not been delivered; it stays unacknowledged and is read again."""
-        for task in list(self._tasks):
-            task.cancel()
+        await super().on_stop()
         if self._producer is not None:
-            with suppress(asyncio.TimeoutError, KafkaError):
-                await asyncio.wait_for(self._producer.stop(), STOP_TIMEOUT_S)
+            await retire(self._producer)
 
-    async def publish(self, outcomes: Iterable[Outcome]) -> None:
-        """Send outcomes; waits for room, not for their delivery."""
-        for outcome in outcomes:
-            await self._room.acquire()
-            self.awaiting_delivery += 1
-            if outcome.error is None and not self._reply_topic(outcome):
-                await self._send_response(outcome)
-            else:
-                self._spawn(self._deliver(outcome))
-
-    async def _send_response(self, outcome: Outcome) -> None:
-        """The way of nearly every outcome: one record, no task of its own."""
-        producer = self._producer
-        assert producer is not None
-        response = self._response(outcome)
+    async def _send(self, outcome: Outcome) -> None:
+        self._confirmations.expect()
+        if outcome.error is not None or reply_topic(outcome) is not None:
+            self._spawn(self._deliver(outcome))
+            return
+        # The way of nearly every outcome: one record, no task of its own.
+        assert self._producer is not None
         try:
-            delivered = await producer.send(
-                response.topic, response.value, key=response.key, headers=response.headers
-            )
+            delivered = await response(outcome, self.settings).send(self._producer)
         except KafkaError:
             self._spawn(self._deliver(outcome))
         else:
@@ -99,133 +220,69 @@ class Publisher(Service):  # type: ignore[misc]
         if delivered.cancelled():
             return
         if delivered.exception() is None:
-            self._acknowledge(outcome)
+            self._confirmations.arrived()
+            self.acknowledge(outcome)
         else:
             self._spawn(self._deliver(outcome))
 
     async def _deliver(self, outcome: Outcome) -> None:
         """Deliver everything that the outcome consists of, then acknowledge it."""
-        if outcome.error is not None:
-            await self._dead_letter(outcome)
-        reply_topic = self._reply_topic(outcome)
-        problem = None
-        if reply_topic is not None:
-            problem = await self._reply(outcome, reply_topic)
-        if reply_topic is None or problem is not None:
-            response = self._response(outcome, problem)
-            try:
-                await self._send_until_taken(response, outcome)
-            except MessageSizeTooLargeError:
-                # Its headers hold the key of the request, which may be as large as a record.
-                bare = replace(response, headers=[("request-key-omitted", b"too large")])
-                await self._send_until_taken(bare, outcome)
-        self._acknowledge(outcome)
+        assert self._producer is not None
+        parcel = await self.parcel(outcome, self._producer)
+        while parcel.parts:
+            part = parcel.parts[0]
+            deliver = self._reply if parcel.is_reply(part) else self._deliver_part
+            done = await deliver(parcel, part)
+            if done is None:
+                self._confirmations.given_up()
+                self.leave()
+                return
+            if done:
+                parcel.parts.pop(0)
+        self._confirmations.arrived()
+        self.acknowledge(parcel.outcome)
 
-    def _acknowledge(self, outcome: Outcome) -> None:
-        outcome.job.event.ack()
-        self.awaiting_delivery -= 1
-        self._room.release()
-        self.telemetry.delivered(outcome)
-
-    def _response(self, outcome: Outcome, problem: str | None = None) -> Envelope:
-        headers = _response_headers(outcome)
-        if problem is not None:
-            headers.append(("reply-error", problem.encode()))
-        return Envelope(self.settings.response_topic, outcome.key, outcome.value(), headers)
-
-    def _reply_topic(self, outcome: Outcome) -> str | None:
-        """The topic that the request asks its answer on, whether or not it may."""
-        topic = _header(outcome, "reply-topic")
-        return None if topic is None else topic.decode(errors="replace")
-
-    async def _reply(self, outcome: Outcome, topic: str) -> str | None:
-        """Answer on the topic that was asked for; returns what kept it from that."""
-        if not self._reply_topics.fullmatch(topic):
-            return f"{topic!r} does not match {self.settings.reply_topics!r}"
-        response = self._response(outcome)
-        envelope = Envelope(topic, response.key, response.value, response.headers)
+    async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
+        """Answer on the topic that was asked for; False where that cannot be."""
+        assert self._producer is not None
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                if not await self._exists(topic):
-                    return f"there is no topic {topic!r}"
-                await self._send(envelope)
-        except TimeoutError:
-            return f"{topic!r} could not be written for {REPLY_TIMEOUT_S:.0f} s"
-        except KafkaError as error:
-            return f"{topic!r}: {type(error).__name__}"
-        return None
+                await (await part[0].send(self._producer))
+        except (TimeoutError, KafkaError) as error:
+            self.refuse(parcel, part, error)
+            return False
+        return True
 
-    async def _exists(self, topic: str) -> bool:
-        """Whether the broker has the topic; a name that is nobody's is asked once a second."""
-        now = time.monotonic()
-        if topic not in self._known_topics and now - self._asked_for_topics > TOPICS_MAX_AGE_S:
-            assert self._producer is not None
-            cluster = await self._producer.client.fetch_all_metadata()
-            self._known_topics = set(cluster.topics())
-            self._asked_for_topics = now
-        return topic in self._known_topics
+    async def _deliver_part(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
+        """Deliver a part, again and again where the broker refuses it for a passing reason.
 
-    async def _dead_letter(self, outcome: Outcome) -> None:
-        """Copy the request to the dead letters, without its value where that is too large."""
-        message = outcome.job.event.message
-        source = outcome.job.source
-        error = outcome.error
-        assert error is not None
-        self.log.warning(
-            "dead letter topic=%s partition=%d offset=%d code=%s",
-            *(source.topic, source.partition, source.offset, error.code),
-        )
-        facts: list[tuple[str, bytes | None]] = [
-            ("error.code", error.code.encode()),
-            ("error.message", str(error).encode(errors="replace")),
-            ("source.topic", source.topic.encode()),
-            ("source.partition", str(source.partition).encode()),
-            ("source.offset", str(source.offset).encode()),
-            ("source.timestamp", str(int(message.timestamp * 1000)).encode()),
-        ]
-        topic = self.settings.dead_letter_topic
-        omitted = ("error.value", b"omitted")
-        for envelope in (
-            Envelope(topic, message.key, message.value, [*_headers(message), *facts]),
-            Envelope(topic, message.key, None, [*_headers(message), *facts, omitted]),
-            Envelope(topic, None, None, [*facts, omitted]),
-        ):
-            try:
-                await self._send_until_taken(envelope, outcome)
-            except MessageSizeTooLargeError:
-                continue
-            return
-
-    async def _send_until_taken(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send a record, again and again where the broker refuses it for a passing reason.
-
-        Raises:
-            MessageSizeTooLargeError: it will never be taken.
+        Returns:
+            False where it was refused for good; None where the partition is not ours any more.
         """
         attempt = 0
         while True:
             producer = self._producer
+            assert producer is not None
             try:
-                await self._send(envelope)
-            except MessageSizeTooLargeError:
-                raise
+                await (await part[0].send(producer))
+            except MessageSizeTooLargeError as error:
+                self.refuse(parcel, part, error)
+                return False
             except KafkaError as error:
-                source = outcome.job.source
+                problem = f"{part[0].topic}: {type(error).__name__}"
+                self._confirmations.failed(problem)
+                source = parcel.outcome.job.source
                 self.log.warning(
-                    "not delivered to %s, trying again: topic=%s partition=%d offset=%d: %r",
-                    *(envelope.topic, source.topic, source.partition, source.offset, error),
+                    "not delivered, trying again: topic=%s partition=%d offset=%d: %s",
+                    *(source.topic, source.partition, source.offset, problem),
                 )
             else:
-                return
+                return True
             await self.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
+            if not self._is_current(parcel.outcome):
+                return None
             await self._renew(producer)
-
-    async def _send(self, envelope: Envelope) -> None:
-        assert self._producer is not None
-        await self._producer.send_and_wait(
-            envelope.topic, envelope.value, key=envelope.key, headers=envelope.headers
-        )
 
     async def _new_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -234,10 +291,14 @@ class Publisher(Service):  # type: ignore[misc]
             enable_idempotence=True,
             max_request_size=MAX_BATCH_BYTES,
         )
-        await producer.start()
+        try:
+            await producer.start()
+        except BaseException:
+            await retire(producer)
+            raise
         return producer
 
-    async def _renew(self, failed: AIOKafkaProducer | None) -> None:
+    async def _renew(self, failed: AIOKafkaProducer) -> None:
         """Replace the producer that failed, unless somebody already has."""
         async with self._renewal:
             if self._producer is not failed:
@@ -247,41 +308,10 @@ class Publisher(Service):  # type: ignore[misc]
             except KafkaError as error:
                 self.log.warning("no new producer yet: %s", error)
                 return
-            assert failed is not None
-            self._spawn(_retire(failed))
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("a delivery failed for good, its request stays open", exc_info=error)
+            self._spawn(retire(failed))
 
 
-async def _retire(producer: AIOKafkaProducer) -> None:
-    """Let what an old producer still carries go out."""
-    with suppress(asyncio.TimeoutError, KafkaError):
+async def retire(producer: AIOKafkaProducer) -> None:
+    """Let what a producer still carries go out, at most `STOP_TIMEOUT_S`."""
+    with suppress(TimeoutError, KafkaError):
         await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
-
-
-def _headers(message: Any) -> list[tuple[str, bytes | None]]:
-    return list(message.headers or ())
-
-
-def _header(outcome: Outcome, name: str) -> bytes | None:
-    for key, value in outcome.job.event.message.headers or ():
-        if key == name and value:
-            found: bytes = value
-            return found
-    return None
-
-
-def _response_headers(outcome: Outcome) -> list[tuple[str, bytes | None]]:
-    message = outcome.job.event.message
-    headers = [(name, value) for name, value in message.headers or () if name in CARRIED_HEADERS]
-    if message.key is not None:
-        headers.append(("request-key", message.key))
-    return headers

@@ -1,8 +1,16 @@
-"""Which offset of a partition may be committed."""
+"""Which offset of a partition may be committed, and which one is."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Iterable
+
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.structs import TopicPartition
+
+NO_OFFSET = -1
 
 
 class OffsetTracker:
@@ -29,11 +37,13 @@ class OffsetTracker:
         """Records handed over and not yet acknowledged, or acknowledged out of order."""
         return len(self._open)
 
-    def begin(self, offset: int) -> None:
-        """Note that the record at `offset` was handed over; a repeated hand-over is no new one."""
-        if self._last is None or offset > self._last:
-            self._open.append(offset)
-            self._last = offset
+    def begin(self, offset: int) -> bool:
+        """Note that the record at `offset` was handed over; False where it was before."""
+        if self._last is not None and offset <= self._last:
+            return False
+        self._open.append(offset)
+        self._last = offset
+        return True
 
     def take(self, offset: int) -> bool:
         """Note that the record at `offset` is taken up; False where it already was."""
@@ -53,8 +63,42 @@ class OffsetTracker:
             self._next = done + 1
 
     @property
+    def answered_upto(self) -> int:
+        """Offset before which every record that was handed over has been answered."""
+        return self._next or 0
+
+    @property
     def committable(self) -> int | None:
         """Offset to commit, the next to be read; None where nothing new can be committed."""
         if self._next is None or self._next == self.committed:
             return None
         return self._next
+
+
+async def committed_offsets(
+    client: AIOKafkaClient, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int | None]:
+    """Ask the group's coordinator for the committed offsets; None where there is none.
+
+    aiokafka's own consumers and admin clients overlook the error of a whole response, as of a
+    coordinator that has just moved: nothing would seem to be committed.
+
+    Raises:
+        KafkaError: the coordinator does not say, or not for every partition.
+    """
+    by_topic: defaultdict[str, list[int]] = defaultdict(list)
+    for tp in partitions:
+        by_topic[tp.topic].append(tp.partition)
+    coordinator = await client.coordinator_lookup(CoordinationType.GROUP, group)
+    response = await client.send(coordinator, OffsetFetchRequest(group, list(by_topic.items())))
+    offsets: dict[TopicPartition, int | None] = {}
+    errors = [response.error_code]
+    for topic, found in response.topics:
+        for partition, offset, _, error in found:
+            offsets[TopicPartition(topic, partition)] = None if offset == NO_OFFSET else offset
+            errors.append(error)
+    for code in filter(None, errors):
+        raise for_code(code)(f"the committed offsets of {group}")
+    if len(offsets) != sum(map(len, by_topic.values())):
+        raise KafkaError(f"the coordinator told not all committed offsets of {group}")
+    return offsets

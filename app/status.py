@@ -57,6 +57,8 @@ class WorkerStatus:
         silence_s = self._app.group.seconds_since_answer
         if silence_s > BROKER_SILENCE_S:
             reasons.append(f"the broker has not answered for {silence_s:.0f} s")
+        if (stalled := self._app.publisher.stalled) is not None:
+            reasons.append(stalled)
         return reasons
 
     def metrics(self) -> bytes:

@@ -1,0 +1,164 @@
+"""What an outcome becomes on its way to Kafka: records, and what replaces one that is refused."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from app.errors import InferenceFailed
+from app.records import Outcome
+from app.settings import Settings
+
+CARRIED_HEADERS = ("traceparent", "tracestate", "correlation-id")
+TOPICS_MAX_AGE_S = 1.0
+
+Headers = list[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A record to be produced."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    async def send(self, producer: AIOKafkaProducer) -> Any:
+        """Hand it to the producer; returns the future of its delivery.
+
+        Raises:
+            KafkaError: the producer does not take it.
+        """
+        if self.key is not None or self.value is not None:
+            return await producer.send(self.topic, self.value, key=self.key, headers=self.headers)
+        # aiokafka's `send` refuses what has neither key nor value, though Kafka knows such records.
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=None, headers=self.headers)
+        partitions = await producer.partitions_for(self.topic)
+        return await producer.send_batch(batch, self.topic, partition=min(partitions))
+
+
+class Parcel:
+    """An outcome as the records that it consists of, each with what replaces it.
+
+    Every part is a list of alternatives: the first is sent, and where it is refused for good the
+    next takes its place. A response that is too large in every form becomes an error.
+    """
+
+    def __init__(
+        self, outcome: Outcome, settings: Settings, reply_error: str | None = None
+    ) -> None:
+        """
+        Args:
+            reply_error: what keeps the response from the topic that the request asks it on.
+        """
+        self.outcome = outcome
+        self._settings = settings
+        self.parts = self._parts(outcome, reply_error)
+
+    def refuse(self, part: list[Envelope], reason: str) -> bool:
+        """Go on to the next alternative of a part; False where there was none."""
+        was_reply = self.is_reply(part)
+        part.pop(0)
+        if was_reply:
+            part[:] = _responses(self.outcome, self._settings, reason)
+        if part:
+            return True
+        self.parts.remove(part)
+        if self.outcome.error is None:
+            # Its record is not lost: it ends as an error, among the dead letters too.
+            failure = InferenceFailed(f"the response cannot be written: {reason}")
+            self.outcome = replace(self.outcome, answer=failure)
+            self.parts = self._parts(self.outcome, None)
+            return True
+        return False
+
+    def is_reply(self, part: list[Envelope]) -> bool:
+        """Whether the part goes to a topic that the request has named."""
+        ours = (self._settings.response_topic, self._settings.dead_letter_topic)
+        return part[0].topic not in ours
+
+    def _parts(self, outcome: Outcome, reply_error: str | None) -> list[list[Envelope]]:
+        topic = reply_topic(outcome)
+        if topic is not None and reply_error is None:
+            answers = [replace(response(outcome, self._settings), topic=topic)]
+        else:
+            answers = _responses(outcome, self._settings, reply_error)
+        letters = list(_dead_letters(outcome, self._settings)) if outcome.error else []
+        return [letters, answers] if letters else [answers]
+
+
+class ReplyTopics:
+    """Which topics a request may ask its answer on: those that match and exist."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = re.compile(pattern)
+        self._known: set[str] = set()
+        self._asked_at = -TOPICS_MAX_AGE_S
+
+    async def problem(self, topic: str, producer: AIOKafkaProducer) -> str | None:
+        """What keeps an answer from `topic`; a name that is nobody's is asked once a second.
+
+        Raises:
+            KafkaError: the broker cannot be asked.
+        """
+        if not self._pattern.fullmatch(topic):
+            return f"{topic!r} does not match {self._pattern.pattern!r}"
+        now = time.monotonic()
+        if topic not in self._known and now - self._asked_at > TOPICS_MAX_AGE_S:
+            cluster = await producer.client.fetch_all_metadata()
+            self._known = set(cluster.topics())
+            self._asked_at = now
+        return None if topic in self._known else f"there is no topic {topic!r}"
+
+
+def reply_topic(outcome: Outcome) -> str | None:
+    """The topic that the request asks its answer on, whether or not it may."""
+    for name, value in outcome.job.event.message.headers or ():
+        if name == "reply-topic" and value:
+            topic: str = value.decode(errors="replace")
+            return topic
+    return None
+
+
+def response(outcome: Outcome, settings: Settings) -> Envelope:
+    """The response, as nearly every one is sent."""
+    message = outcome.job.event.message
+    headers = [(name, value) for name, value in message.headers or () if name in CARRIED_HEADERS]
+    if message.key is not None:
+        headers.append(("request-key", message.key))
+    return Envelope(settings.response_topic, outcome.key, outcome.value(), headers)
+
+
+def _responses(outcome: Outcome, settings: Settings, reply_error: str | None) -> list[Envelope]:
+    """The response, and without its headers: they hold the request's key, of whatever size."""
+    full = response(outcome, settings)
+    if reply_error is not None:
+        full.headers.append(("reply-error", reply_error.encode(errors="replace")))
+    return [full, replace(full, headers=[("request-key-omitted", b"too large")])]
+
+
+def _dead_letters(outcome: Outcome, settings: Settings) -> Iterator[Envelope]:
+    """The request byte for byte; without its value; without its headers and key."""
+    message, source, error = outcome.job.event.message, outcome.job.source, outcome.error
+    assert error is not None
+    facts: Headers = [
+        ("error.code", error.code.encode()),
+        ("error.message", str(error).encode(errors="replace")),
+        ("source.topic", source.topic.encode()),
+        ("source.partition", str(source.partition).encode()),
+        ("source.offset", str(source.offset).encode()),
+        ("source.timestamp", str(int(message.timestamp * 1000)).encode()),
+    ]
+    headers: Headers = [*(message.headers or ()), *facts]
+    topic = settings.dead_letter_topic
+    omitted = ("error.value", b"omitted")
+    yield Envelope(topic, message.key, message.value, headers)
+    yield Envelope(topic, message.key, None, [*headers, omitted])
+    yield Envelope(topic, None, None, [*facts, omitted])
