@@ -19,12 +19,12 @@ from aiokafka import AIOKafkaProducer
 from faust.app.base import BootStrategy
 
 from app.client import Client
-from app.delivery import Publisher
+from app.delivery import AtLeastOncePublisher, Publisher
 from app.errors import BertstreamError, BrokerError, BrokerRefused
 from app.group import GroupView
 from app.kafka import client_options, connect
 from app.logs import throttle_kafka
-from app.records import Throughput
+from app.records import Outcome, Throughput
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
@@ -32,6 +32,7 @@ from app.streams import BatchStream, FlowControl
 from app.tables import declare_tables
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
+from app.transactions import ExactlyOncePublisher
 from app.transport import HEARTBEAT_S, SESSION_TIMEOUT_S, Transport
 from app.web.server import StatusServer
 
@@ -43,6 +44,9 @@ AGENTS = ("agents.predict", "agents.throughput")
 """Named one by one, so that one which cannot be imported fails the start."""
 BROKER_RETRY_S = 1.0
 STREAM_BUFFER_RECORDS = 4096
+MAX_AGENT_ERRORS = 3
+AGENT_ERRORS_S = 60.0
+"""More failures of agents than that in this time stop the worker."""
 STOP_MARGIN_S = 5.0
 """What a stop may take beyond the drain."""
 
@@ -70,8 +74,9 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         # The URL of the broker still names Faust's driver; only the classes are ours.
         self.transport = self.producer_transport = Transport(self.conf.broker_consumer, self)
         self.phase = "starting"
+        self._agent_errors: list[float] = []
         self.telemetry = Telemetry(settings)
-        self.publisher = Publisher(settings, self.telemetry)
+        self.publisher = self._new_publisher()
         self.request_topic = self.topic(
             settings.request_topic,
             key_type=bytes,
@@ -94,6 +99,17 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             port=settings.web_port,
             token=settings.web_token.get_secret_value() if settings.web_token else None,
         )
+
+    def _new_publisher(self) -> Publisher:
+        def is_current(outcome: Outcome) -> bool:
+            generation = outcome.job.event.message.generation_id
+            return bool(generation == self.consumer_generation_id)
+
+        if self.settings.delivery == "exactly-once":
+            return ExactlyOncePublisher(
+                self.settings, self.telemetry, is_current, consumer=lambda: self.consumer
+            )
+        return AtLeastOncePublisher(self.settings, self.telemetry, is_current)
 
     @cached_property
     def flow_control(self) -> FlowControl:
@@ -214,13 +230,21 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         timer.start()
 
     async def _on_agent_error(self, agent: Any, error: BaseException) -> None:
-        """Stop the worker when an agent fails for a reason that no record has to answer for.
+        """Have what an agent had taken read again, when it failed for a reason of no record.
 
-        What the agent had taken is unacknowledged and is read again by whoever gets the
-        partitions; an agent that went on without it would hold back every later commit.
+        What has been answered is delivered and committed first. An agent that fails again and
+        again stops the worker.
         """
-        self.log.critical("%s failed, the worker stops: %r", agent.name, error)
-        await self.crash(error)
+        self.log.error("%s failed, what it had taken is read again", agent.name, exc_info=error)
+        now = time.monotonic()
+        self._agent_errors = [at for at in self._agent_errors if now - at < AGENT_ERRORS_S]
+        self._agent_errors.append(now)
+        if len(self._agent_errors) > MAX_AGENT_ERRORS:
+            self.log.critical("%s keeps failing, the worker stops", agent.name)
+            await self.crash(error)
+            return
+        await self.publisher.settle()
+        await self.consumer.read_again()
 
     def _load_models(self) -> ModelRegistry:
         began = time.monotonic()
