@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from benchmarks.faults.subjects import OURS, SUBJECTS, Subject
 
 def main() -> int:
     arguments = _arguments()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is known
     results: list[tuple[Subject, Scenario, Counts]] = []
     with tempfile.TemporaryDirectory(prefix="bertstream-faults-") as scratch:
         folder = arguments.folder or Path(scratch)
@@ -29,9 +31,11 @@ def main() -> int:
                 with Deployment(place, subject, rate=arguments.rate) as site:
                     counts = scenario.run(site)
                 results.append((subject, scenario, counts))
-                print(f"{subject.name} {scenario.name} ({time.monotonic() - began:.0f} s in all)")
-                print(orjson.dumps(counts.to_dict(), option=orjson.OPT_INDENT_2).decode())
-                sys.stdout.flush()
+                took_s = time.monotonic() - began
+                facts = orjson.dumps(counts.to_dict()).decode()
+                print(
+                    f"{subject.name} {scenario.name} ({took_s:.0f} s in all)\n{facts}", flush=True
+                )
     return int(any(counts.lost for _, _, counts in results))
 
 

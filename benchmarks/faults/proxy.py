@@ -47,14 +47,15 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def cut(self) -> None:
-        """Reset every connection that is open; new ones are accepted."""
+    def cut(self) -> int:
+        """Reset every connection that is open, new ones are accepted; how many there were."""
 
-        async def cut() -> None:
-            for transport in list(self._open):
+        async def cut() -> int:
+            for transport in self._open:
                 transport.abort()
+            return len(self._open)
 
-        asyncio.run_coroutine_threadsafe(cut(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(cut(), self._loop).result()
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(self._accept, self._host, 0)

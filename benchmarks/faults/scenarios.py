@@ -185,7 +185,7 @@ def cutting_network(site: Deployment, cuts: int = 15, seed: int = SEED) -> Count
     with site.load() as load:
         for _ in range(cuts):
             load.run_for(moments.uniform(0.1, 2.0))
-            site.proxy.cut()
+            assert site.proxy.cut(), "the workers are not behind the proxy"
         load.run_until_answers_come()
         load.run_for(3.0)
         return load.drain()
