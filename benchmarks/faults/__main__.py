@@ -7,47 +7,110 @@ import logging
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
 
+from benchmarks.faults import report
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
-from benchmarks.faults.scenarios import SCENARIOS, Scenario
-from benchmarks.faults.subjects import OURS, SUBJECTS, Subject
+from benchmarks.faults.scenarios import CRASHES, SCENARIOS, Scenario
+from benchmarks.faults.subjects import EXACTLY_ONCE, OURS, SUBJECTS, Subject
+
+Rows = list[tuple[Scenario, Counts]]
 
 
 def main() -> int:
     arguments = _arguments()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is known
-    results: list[tuple[Subject, Scenario, Counts]] = []
+    results: dict[str, Rows] = {}
+    failed = False
     with tempfile.TemporaryDirectory(prefix="bertstream-faults-") as scratch:
         folder = arguments.folder or Path(scratch)
         for subject in arguments.subjects:
-            for scenario in arguments.scenarios:
-                place = folder / f"{subject.name}-{scenario.name}"
-                place.mkdir(parents=True)
-                began = time.monotonic()
-                with Deployment(place, subject, rate=arguments.rate) as site:
-                    counts = scenario.run(site)
-                results.append((subject, scenario, counts))
-                took_s = time.monotonic() - began
-                facts = orjson.dumps(counts.to_dict()).decode()
-                print(
-                    f"{subject.name} {scenario.name} ({took_s:.0f} s in all)\n{facts}", flush=True
-                )
-    return int(any(counts.lost for _, _, counts in results))
+            print(f"{subject.title}: {len(arguments.scenarios(subject))} faults", flush=True)
+            rows, complete = _measure(subject, arguments, folder / subject.name)
+            results[subject.name] = rows
+            failed |= not complete
+            if arguments.write and complete:
+                report.write(arguments.write, subject, rows)
+    if arguments.json:
+        arguments.json.write_bytes(
+            orjson.dumps(
+                {
+                    "machine": report.machine(),
+                    "results": {
+                        name: {scenario.name: counts.to_dict() for scenario, counts in rows}
+                        for name, rows in results.items()
+                    },
+                },
+                option=orjson.OPT_INDENT_2,
+            )
+        )
+    for name, rows in results.items():
+        print(f"\n{SUBJECTS[name].title}, on {report.machine()}\n\n{report.table(rows)}")
+    ours = [*results.get(OURS.name, []), *results.get(EXACTLY_ONCE.name, [])]
+    return int(failed or any(counts.lost or counts.wrongly_keyed for _, counts in ours))
+
+
+def _measure(subject: Subject, arguments: argparse.Namespace, folder: Path) -> tuple[Rows, bool]:
+    """The results of a subject, and whether no scenario broke off."""
+    rows: Rows = []
+    complete = True
+    with ExitStack() as stack:
+        site: Deployment | None = None
+        for scenario in arguments.scenarios(subject):
+            began = time.monotonic()
+            print(f"  {scenario.name}: ", end="", flush=True)
+            try:
+                if site is None:
+                    place = folder / f"from-{scenario.name}"
+                    place.mkdir(parents=True)
+                    site = stack.enter_context(Deployment(place, subject, rate=arguments.rate))
+                else:
+                    site.new_service()
+                counts = scenario.run(site)
+            except Exception as error:  # whatever it is, the other scenarios can be run
+                print(f"broke off: {error!r}", flush=True)
+                complete = False
+                stack.close()
+                site = None
+                continue
+            rows.append((scenario, counts))
+            print(
+                f"sent {counts.sent}, lost {counts.lost}, duplicated {counts.duplicated}, "
+                f"wrongly keyed {counts.wrongly_keyed}, failed {counts.failed}, longest pause "
+                f"{counts.longest_pause_s:.1f} s, of a partition "
+                f"{counts.longest_partition_pause_s:.1f} s ({time.monotonic() - began:.0f} s)",
+                *counts.remarks,
+                sep="\n    ",
+                flush=True,
+            )
+    return rows, complete
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
-    parser.add_argument("--subject", nargs="*", choices=SUBJECTS, default=[OURS.name])
+    parser.add_argument("--only", nargs="*", choices=SCENARIOS, help="these faults alone")
+    parser.add_argument(
+        "--subject", nargs="*", choices=SUBJECTS, default=[OURS.name, EXACTLY_ONCE.name]
+    )
     parser.add_argument("--rate", type=float, default=300.0, help="requests per second")
     parser.add_argument("--folder", type=Path, help="where logs and data are kept afterwards")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the tables")
     arguments = parser.parse_args()
-    arguments.scenarios = [SCENARIOS[name] for name in arguments.only]
     arguments.subjects = [SUBJECTS[name] for name in arguments.subject]
+    if arguments.only and arguments.write:
+        parser.error("--write is for a whole table, --only for a part of one")
+
+    def scenarios(subject: Subject) -> list[Scenario]:
+        # Exactly once differs where something crashes.
+        names = arguments.only or (CRASHES if subject is EXACTLY_ONCE else SCENARIOS)
+        return [SCENARIOS[name] for name in names]
+
+    arguments.scenarios = scenarios
     return arguments
 
 

@@ -90,7 +90,8 @@ class Ledger:
             hands the request's key back in a header, as the contract of bertstream asks.
     """
 
-    MAX_REMARKS = 20
+    MAX_REMARKS = 10
+    """Most remarks of a kind."""
 
     def __init__(self, run: str, request_topic: str, *, carries_source: bool = True) -> None:
         assert RUN.match(run)
@@ -156,8 +157,7 @@ class Ledger:
         requests = list(self._requests.values())
         confirmed = [request for request in requests if request.offset is not None]
         lost = [request for request in confirmed if not request.answers]
-        for request in lost[: self.MAX_REMARKS]:
-            self._remarks.append(f"lost: {request.answer_key}, {self._place(request)}")
+        places = [self._place(request) for request in lost]
         partitions = {request.partition for request in confirmed}
         sending_s = max(self.ended_at - self.began_at, 1e-9)
         return Counts(
@@ -178,7 +178,7 @@ class Ledger:
             ),
             duration_s=ended_at - self.began_at,
             rate=self.sent / sending_s,
-            remarks=self._remarks[: 2 * self.MAX_REMARKS],
+            remarks=[*self._remarks, *(f"lost: {place}" for place in places[: self.MAX_REMARKS])],
         )
 
     def _what_is_wrong(
@@ -201,9 +201,13 @@ class Ledger:
     def _place(self, request: Request) -> str:
         return f"{self._topic}-{request.partition}-{request.offset}"
 
+    def remark(self, remark: str) -> None:
+        """Note something for people."""
+        self._remarks.append(remark)
+
     def _fault(self, kind: str, remark: str) -> None:
         self._faults[kind] += 1
-        if len(self._remarks) < self.MAX_REMARKS:
+        if self._faults[kind] <= self.MAX_REMARKS:
             self._remarks.append(f"{kind}: {remark}")
 
 

@@ -58,6 +58,7 @@ class Deployment:
         """The processes that live, the oldest first."""
         self.settings: Settings
         self._partitions = partitions
+        self._through_proxy = False
         self._started = 0
 
     def __enter__(self) -> Deployment:
@@ -92,7 +93,11 @@ class Deployment:
     # The service
 
     def new_service(self, *, through_proxy: bool = False) -> None:
-        """Topics and a group of their own from here on; what processes there were is ended."""
+        """Topics and a group of their own from here on; what processes there were is ended.
+
+        Args:
+            through_proxy: whether the processes reach the broker through the proxy.
+        """
         for worker in self.workers:
             worker.kill()
         self.workers.clear()
@@ -104,32 +109,40 @@ class Deployment:
             partitions=self._partitions,
             **self.subject.settings,
         )
-        asyncio.run(ensure_topics(self.settings))
-        self.route_workers(through_proxy=through_proxy)
-
-    def route_workers(self, *, through_proxy: bool) -> None:
-        """How processes that are started from here on reach the broker."""
-        address = f"{HOST}:{self.proxy.port}" if through_proxy else self.broker.address
-        self.settings = self.settings.model_copy(update={"broker_url": f"kafka://{address}"})
+        self.create_topics()
+        self._through_proxy = through_proxy
 
     def start_worker(self) -> Process:
         """Start one more process; it is not ready yet."""
         self._started += 1
-        logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
-        worker = self.subject.start(self.settings, logs / f"worker-{self._started}.log")
+        settings = self.settings
+        if self._through_proxy:
+            proxy = f"kafka://{HOST}:{self.proxy.port}"
+            settings = settings.model_copy(update={"broker_url": proxy})
+        settings.data_dir.mkdir(exist_ok=True)
+        worker = self.subject.start(settings, settings.data_dir / f"worker-{self._started}.log")
         self.workers.append(worker)
         return worker
 
-    def have_workers(self, count: int) -> list[Process]:
+    def have_workers(self, count: int, *, through_proxy: bool = False) -> list[Process]:
         """Start or stop processes until just so many are there, ready."""
+        if through_proxy != self._through_proxy:
+            self.new_service(through_proxy=through_proxy)
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         started = [self.start_worker() for _ in range(count - len(self.workers))]
         for worker in started:
             worker.wait_until_ready()
-        while len(self.workers) > count:
-            self.stop_worker(self.workers[-1])
+        for worker in self.workers[count:]:
+            self.stop_worker(worker)
         return list(self.workers)
+
+    def revive_workers(self) -> str | None:
+        """Start again what ended by itself, as a service manager would; says that it did."""
+        ended = [worker for worker in self.workers if worker.process.poll() is not None]
+        for worker in ended:
+            self.workers.remove(worker)
+            self.start_worker()
+        return f"{len(ended)} ended by itself, and was started again" if ended else None
 
     def stop_worker(self, worker: Process) -> None:
         """SIGTERM, as a service manager stops a service; returns when it has ended."""
@@ -149,6 +162,7 @@ class Deployment:
             self.settings.response_topic,
             **{
                 "rate": self.rate,
+                "watch": self.revive_workers,
                 "isolation_level": self.subject.isolation_level,
                 "carries_source": self.subject.carries_source,
                 **options,
@@ -225,8 +239,7 @@ class Deployment:
 
     def create_topics(self) -> None:
         """Create the topics of the service that are missing."""
-        settings = self.settings.model_copy(update={"broker_url": f"kafka://{self.broker.address}"})
-        asyncio.run(ensure_topics(settings))
+        asyncio.run(ensure_topics(self.settings))
 
     def _ask(self, request: Any, results: str) -> None:
         async def ask() -> None:

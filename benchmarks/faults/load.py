@@ -42,6 +42,7 @@ class Load:
         one_in_broken: one request in so many cannot be decoded; 0: none.
         isolation_level: the reader's, `read_committed` to see committed transactions alone.
         carries_source: see `Ledger`.
+        watch: called again and again while the load is waited for; what it says is remarked.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Load:
         one_in_broken: int = 0,
         isolation_level: str = "read_uncommitted",
         carries_source: bool = True,
+        watch: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._servers = bootstrap_servers
         self._request_topic = request_topic
@@ -61,6 +63,7 @@ class Load:
         self._rate = rate
         self._one_in_broken = one_in_broken
         self._isolation_level = isolation_level
+        self._watch = watch
         self._run = f"load{uuid.uuid4().hex[:8]}-"
         self.ledger = Ledger(self._run, request_topic, carries_source=carries_source)
         self._sending = True
@@ -96,26 +99,22 @@ class Load:
         """Let the load go on for a while."""
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
-            self._check()
-            time.sleep(TICK_S)
+            self._tick()
 
-    def run_until(self, condition: Callable[[], Any], within_s: float, what: str) -> None:
-        """Let the load go on until something is so.
-
-        Raises:
-            TimeoutError: it was not within `within_s`.
-        """
+    def run_until(self, condition: Callable[[], Any], within_s: float, what: str) -> bool:
+        """Let the load go on until something is so; where it is not in time, that is remarked."""
         ends_at = time.monotonic() + within_s
         while not condition():
-            self._check()
             if time.monotonic() > ends_at:
-                raise TimeoutError(f"not within {within_s:.0f} s: {what}")
-            time.sleep(TICK_S)
+                self.ledger.remark(f"not within {within_s:.0f} s: {what}")
+                return False
+            self._tick()
+        return True
 
     def run_until_answers_come(self, within_s: float = 90.0) -> None:
         """Let the load go on until an answer has come to what was sent from now on."""
         now = time.monotonic()
-        self.run_until(lambda: self.ledger.newest_answered > now, within_s, "answers")
+        self.run_until(lambda: self.ledger.newest_answered > now, within_s, "an answer")
 
     def read_again_from_the_beginning(self) -> None:
         """The response topic is a new one: read it from its beginning."""
@@ -135,20 +134,24 @@ class Load:
         self._sending = False
         began = time.monotonic()
         while self._unresolved and time.monotonic() - began < BROKER_AWAY_S:
-            self._check()
-            time.sleep(TICK_S)
+            self._tick()
         began = time.monotonic()
         while True:
-            self._check()
+            self._tick()
             now = time.monotonic()
             quiet_s = now - max(began, self._last_answer_at)
             if quiet_s > (patience_s if self.ledger.outstanding else QUIET_S):
                 break
-            time.sleep(TICK_S)
         ended_at = now if self.ledger.outstanding else self._last_answer_at
         self._reading = False
         self._thread.join()
         return self.ledger.counts(ended_at)
+
+    def _tick(self) -> None:
+        self._check()
+        if remark := self._watch():
+            self.ledger.remark(remark)
+        time.sleep(TICK_S)
 
     def _check(self) -> None:
         if self._error is not None:

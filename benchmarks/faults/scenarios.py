@@ -32,9 +32,9 @@ def members_join_and_leave(site: Deployment, between_s: float = 8.0) -> Counts:
         return load.drain()
 
 
-def rolling_restart(site: Deployment, between_s: float = 3.0) -> Counts:
+def rolling_restart(site: Deployment, workers: int = 3, between_s: float = 3.0) -> Counts:
     """Three workers, each in turn stopped and started again."""
-    site.have_workers(3)
+    site.have_workers(workers)
     with site.load() as load:
         load.run_for(between_s)
         for worker in list(site.workers):
@@ -135,13 +135,15 @@ def response_topic_deleted(site: Deployment, away_s: float = 10.0) -> Counts:
 
 def response_topic_read_only(site: Deployment, denied_s: float = 15.0) -> Counts:
     """An access rule forbids to write the response topic for a while."""
-    site.have_workers(1)
+    [worker] = site.have_workers(1)
     topic = site.settings.response_topic
     with site.load() as load:
         load.run_for(4.0)
         site.set_read_only(topic)
         try:
             load.run_for(denied_s)
+            if site.subject.has_probes and worker.get("/readyz")[0] != 503:
+                load.ledger.remark("/readyz does not say that responses cannot be written")
         finally:
             site.set_writable(topic)
         load.run_until_answers_come()
@@ -164,8 +166,7 @@ def disk_full(site: Deployment, full_s: float = 5.0) -> Counts:
 
 def slow_network(site: Deployment, slow_s: float = 20.0) -> Counts:
     """50 ms each way and 64 KiB/s for each connection between worker and broker."""
-    site.new_service(through_proxy=True)
-    site.have_workers(1)
+    site.have_workers(1, through_proxy=True)
     with site.load() as load:
         load.run_for(3.0)
         site.proxy.delay_s, site.proxy.bytes_per_s = 0.05, 64 * 1024
@@ -179,8 +180,7 @@ def slow_network(site: Deployment, slow_s: float = 20.0) -> Counts:
 
 def cutting_network(site: Deployment, cuts: int = 15, seed: int = SEED) -> Counts:
     """Every connection between worker and broker is reset, again and again."""
-    site.new_service(through_proxy=True)
-    site.have_workers(1)
+    site.have_workers(1, through_proxy=True)
     moments = random.Random(seed)
     with site.load() as load:
         for _ in range(cuts):
@@ -237,3 +237,5 @@ SCENARIOS = {
         Scenario(undecodable_records, planned=True),
     )
 }
+CRASHES = ("only-worker-killed", "one-of-two-killed", "worker-frozen", "broker-killed")
+"""What can make a worker answer twice."""

@@ -32,6 +32,11 @@ class Subject:
     carries_source: bool = True
     """Whether its answers carry the source and the key of their request."""
 
+    @property
+    def has_probes(self) -> bool:
+        """Whether its processes say over HTTP how they are."""
+        return self.ready_line is None
+
     def start(self, settings: Settings, log_file: Path) -> Process:
         """Start a process; it is not ready yet."""
         if self.command is None:

@@ -1,0 +1,93 @@
+"""A short version of every fault of docs/reliability.md: nothing lost, nothing wrongly keyed.
+
+In the order in which the workers of one test serve the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from benchmarks.faults import scenarios
+from benchmarks.faults.counting import Counts
+from benchmarks.faults.deployment import Deployment
+from benchmarks.faults.subjects import EXACTLY_ONCE
+
+
+def assert_nothing_is_lost(counts: Counts) -> None:
+    assert counts.sent > 100
+    assert (counts.lost, counts.wrongly_keyed, counts.failed) == (0, 0, 0), counts
+
+
+def assert_answered_once(counts: Counts) -> None:
+    assert_nothing_is_lost(counts)
+    assert counts.duplicated == 0, counts
+
+
+def test_records_that_cannot_be_decoded_stop_nobody(site: Deployment) -> None:
+    assert_answered_once(scenarios.undecodable_records(site, seconds=3.0))
+
+
+@pytest.mark.parametrize("away_s", [0.0, scenarios.SESSION_S + 4.0])
+def test_a_broker_that_is_restarted(site: Deployment, away_s: float) -> None:
+    assert_nothing_is_lost(scenarios.broker_restarted(site, away_s))
+
+
+def test_a_broker_that_is_killed(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.broker_killed(site, kills=1, away_s=0.0))
+
+
+def test_a_full_disk_of_the_broker(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.disk_full(site, full_s=1.0))
+
+
+def test_a_response_topic_that_may_not_be_written_for_a_while(site: Deployment) -> None:
+    counts = scenarios.response_topic_read_only(site, denied_s=8.0)
+    assert_nothing_is_lost(counts)
+    assert not [remark for remark in counts.remarks if "/readyz" in remark]
+    site.workers[0].wait_until_ready()
+
+
+def test_a_response_topic_that_is_deleted_and_created_again(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.response_topic_deleted(site, away_s=3.0))
+
+
+def test_the_only_worker_is_killed(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.only_worker_killed(site, kills=1))
+
+
+def test_workers_that_join_and_leave_repeat_nothing(site: Deployment) -> None:
+    assert_answered_once(scenarios.members_join_and_leave(site, between_s=2.0))
+
+
+def test_a_rolling_restart_repeats_nothing(site: Deployment) -> None:
+    assert_answered_once(scenarios.rolling_restart(site, workers=2, between_s=1.0))
+
+
+def test_one_of_two_workers_is_killed(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.one_of_two_killed(site, kills=1))
+
+
+def test_a_worker_that_is_frozen_past_its_session(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.worker_frozen(site, frozen_s=scenarios.SESSION_S + 4.0))
+
+
+@pytest.mark.parametrize("fault", [scenarios.slow_network, scenarios.cutting_network])
+def test_a_bad_network(site: Deployment, fault: Callable[..., Counts]) -> None:
+    short = {"slow_s": 5.0} if fault is scenarios.slow_network else {"cuts": 4}
+    assert_nothing_is_lost(fault(site, **short))
+
+
+@pytest.fixture
+def exactly_once(site: Deployment) -> Iterator[Deployment]:
+    """The same broker with a service whose delivery is exactly once."""
+    before, site.subject = site.subject, EXACTLY_ONCE
+    site.new_service()
+    yield site
+    site.subject = before
+    site.new_service()
+
+
+def test_exactly_once_a_killed_worker_repeats_nothing(exactly_once: Deployment) -> None:
+    assert_answered_once(scenarios.only_worker_killed(exactly_once, kills=2))
