@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Predict documents on this machine, without Kafka.",
     "broker": "Run a one-node Apache Kafka on this machine.",
     "worker": "Run a worker.",
+    "dead-letters": "Look at requests that ended in an error, and replay them.",
     "topics": "Show the topics, and what waits on them.",
     "models": "Show the configured models.",
     "train": "Train a classifier on labelled documents.",
@@ -29,7 +30,8 @@ COMMANDS = {
     "settings": "Show every setting and its meaning.",
     "doctor": "Say what is wrong, and how to mend it.",
 }
-"""Subcommands, each the function of its name in `app.cli.<name>`, with a line for the help."""
+"""Subcommands, with a line for the help; each is what has its name in `app.cli.<name>`: a function,
+or a Typer of further ones."""
 
 
 class Command(TyperCommand):
@@ -37,10 +39,13 @@ class Command(TyperCommand):
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """A context of the real command."""
-        single = typer.Typer(add_completion=False)
-        function = getattr(import_module(f"app.cli.{self.name}"), str(self.name))
-        single.command(self.name)(function)
-        return typer.main.get_command(single).make_context(*args, **kwargs)
+        name = str(self.name).replace("-", "_")
+        command = getattr(import_module(f"app.cli.{name}"), name)
+        if not isinstance(command, typer.Typer):
+            single = typer.Typer(add_completion=False)
+            single.command(self.name)(command)
+            command = single
+        return typer.main.get_command(command).make_context(*args, **kwargs)
 
 
 class Commands(TyperGroup):
