@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     """Most tokens of a device batch, padding included."""
     batch_wait_s: NonNegativeFloat = 0.01
     """Longest that the first record of a batch waits for company."""
+    batch_timeout_s: PositiveFloat = 60.0
+    """Longest that a device batch, or a call of the tokenizer, may take; then it is given up and
+    its requests are answered `inference_failed`."""
     max_in_flight: PositiveInt = 4
     """Device batches under way at once."""
     max_text_bytes: PositiveInt = MEBIBYTE

@@ -161,6 +161,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             batch_size=settings.batch_size,
             batch_tokens=settings.batch_tokens,
             batch_wait_s=settings.batch_wait_s,
+            batch_timeout_s=settings.batch_timeout_s,
             max_in_flight=settings.max_in_flight,
             threads=settings.threads,
             on_batch=self.telemetry.batch_done,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 
 from models.errors import InferenceError
 from models.inference.buffer import Buffer
 from models.inference.tasks import EncodedDocument
 from models.inference.ticket import Answer, Ticket, failure
+from models.inference.watch import Watch
 
 Encoded = tuple[Ticket, EncodedDocument | InferenceError]
 
@@ -32,17 +34,20 @@ class EncodeStage:
         buffer: Buffer,
         *,
         max_tokens: int,
+        watch: Watch,
         answer: Callable[[Sequence[Answer]], None],
     ) -> None:
         """
         Args:
             buffer: takes the encoded documents.
             max_tokens: that may wait there before the next call, of each kind of document.
+            watch: shared with the lanes; what it gives up is left to be answered.
             answer: takes the documents that cannot be encoded, with their errors.
         """
         self._buffer = buffer
         self._changed = buffer.changed
         self._max_tokens = max_tokens
+        self._watch = watch
         self._answer = answer
         self._small: deque[Ticket] = deque()
         self._large: deque[Ticket] = deque()
@@ -52,7 +57,8 @@ class EncodeStage:
     def run(self) -> None:
         """Encode until closed; several threads may."""
         while tickets := self._next():
-            results = encode(tickets)
+            with self._watch.step("encoding", partial(self._give_up, tickets)):
+                results = encode(tickets)
             with self._changed:
                 for ticket, encoded in results:
                     if isinstance(encoded, EncodedDocument) and not ticket.over:
@@ -87,6 +93,11 @@ class EncodeStage:
             ticket.over = True
         if errors:
             self._answer(errors)
+
+    def _give_up(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """End documents whose encoding takes too long; returns those to answer."""
+        with self._changed:
+            return self._buffer.end(tickets)
 
     def _next(self) -> list[Ticket]:
         """Wait for documents to encode; none once closed."""

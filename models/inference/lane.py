@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import TypedDict
 
@@ -17,8 +18,11 @@ from models.errors import DeadlineExceeded
 from models.inference.buffer import Buffer
 from models.inference.device import most_tokens
 from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, failure, summary
+from models.inference.watch import Watch
 
 log = logging.getLogger(__name__)
+
+DEVICE_BATCH = "device batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class DeviceBatch:
         """The model of all its rows."""
         return self.rows[0].ticket.engine
 
+    @property
+    def tickets(self) -> list[Ticket]:
+        """The documents that its rows are of."""
+        return list(dict.fromkeys(row.ticket for row in self.rows))
+
     def again(self) -> list[DeviceBatch]:
         """What to compute after a failure: halves, or a lone row once more, or nothing."""
         middle = len(self.rows) // 2
@@ -81,6 +90,9 @@ class Budget(TypedDict):
 class Lane:
     """A device. One thread forms device batches and computes them, one decodes.
 
+    A batch that takes either of them too long is given up, and another thread goes on in the
+    place of that one; what else is in the lane does not notice.
+
     A batch is formed when the device is idle, of whatever waits then. Where a forward pass
     returns before the device has computed it, further batches are formed behind it, up to
     `max_in_flight`, but only full ones and such whose first document has waited `batch_wait_s`.
@@ -96,6 +108,7 @@ class Lane:
         batch_wait_s: float,
         max_in_flight: int,
         threads: int | None,
+        watch: Watch,
         answer: Callable[[Sequence[Answer], BatchDone | None], None],
     ) -> None:
         """
@@ -103,45 +116,50 @@ class Lane:
             buffer: shared with the other lanes.
             batch_tokens: most of a device batch; on a CPU it has less.
             threads: of torch, if the device is a CPU; None leaves its own choice.
+            watch: shared with the other lanes; what it gives up is left to be answered.
             answer: takes outcomes, and the device batch that they are of.
         """
         self.device = device
-        self.in_flight = 0
-        """Device batches under way, from formed to decoded."""
         self._buffer = buffer
         self._changed = buffer.changed
         self._budget = Budget(max_rows=batch_size, max_tokens=most_tokens(device, batch_tokens))
         self._batch_wait_s = batch_wait_s
         self._max_in_flight = max_in_flight
         self._torch_threads = threads
+        self._watch = watch
         self._answer = answer
+        self._under_way: set[DeviceBatch] = set()
         self._again: deque[DeviceBatch] = deque()
         self._computed: SimpleQueue[tuple[DeviceBatch, Tensor] | None] = SimpleQueue()
         self._closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """Device batches under way, from formed to decoded."""
+        return len(self._under_way)
 
     def compute(self) -> None:
         """Form device batches and compute them, until closed; for one thread."""
         if self._torch_threads is not None and self.device.type == "cpu":
             torch.set_num_threads(self._torch_threads)
-        try:
-            while (batch := self._next()) is not None:
-                batch.started = time.monotonic()
-                try:
+        while (batch := self._next()) is not None:
+            batch.started = time.monotonic()
+            try:
+                with self._watch.step(DEVICE_BATCH, partial(self._give_up, batch)):
                     outputs = batch.engine.forward([row.segment for row in batch.rows], self.device)
-                except Exception as error:
-                    self._fail(batch, error)
-                else:
-                    self._computed.put((batch, outputs))
-                    del outputs
-        finally:
-            self._computed.put(None)
+            except Exception as error:
+                self._fail(batch, error)
+            else:
+                self._computed.put((batch, outputs))
+                del outputs
 
     def decode(self) -> None:
-        """Decode what was computed, until `compute` ends; for one thread."""
+        """Decode what was computed, until closed; for one thread."""
         while (computed := self._computed.get()) is not None:
             batch, outputs = computed
             try:
-                rows = outputs.cpu()  # (n_segments, width); waits for the device
+                with self._watch.step(DEVICE_BATCH, partial(self._give_up, batch)):
+                    rows = outputs.cpu()  # (n_segments, width); waits for the device
             except Exception as error:
                 self._fail(batch, error)
             else:
@@ -149,10 +167,12 @@ class Lane:
             del computed, outputs
 
     def close(self) -> None:
-        """End both threads, after the batch that each is at."""
+        """End both threads, after the batch that each is at; what is under way is dropped."""
         with self._changed:
             self._closed = True
+            self._under_way.clear()
             self._changed.notify_all()
+        self._computed.put(None)
 
     def _next(self) -> DeviceBatch | None:
         """Wait for a device batch; None once closed."""
@@ -201,8 +221,9 @@ class Lane:
             rows, late = self._buffer.take(**self._budget)
         if not rows:
             return None, late
-        self.in_flight += 1
-        return DeviceBatch(rows, failed), late
+        batch = DeviceBatch(rows, failed)
+        self._under_way.add(batch)
+        return batch, late
 
     def _fail(self, batch: DeviceBatch, error: Exception) -> None:
         """Have a failed batch computed again in halves; answer a row that failed alone."""
@@ -216,7 +237,7 @@ class Lane:
             )
         again = batch.again()
         with self._changed:
-            self.in_flight -= 1
+            self._under_way.discard(batch)
             self._again.extendleft(reversed(again))
             # Another of its rows may have been a culprit too, in another batch under way.
             culprits = [] if again else self._buffer.end([batch.rows[0].ticket])
@@ -233,10 +254,25 @@ class Lane:
                 for number, row in enumerate(batch.rows)
                 if row.completes(outputs[number : number + 1])
             ]
-            self.in_flight -= 1
+            self._under_way.discard(batch)
             self._changed.notify_all()
-        answers = [(ticket, decode(ticket, 1000 * seconds)) for ticket in complete]
+        with self._watch.step("decoding", partial(self._end, complete)):
+            answers = [(ticket, decode(ticket, 1000 * seconds)) for ticket in complete]
+        for ticket in complete:
+            ticket.over = True
         self._answer(answers, batch.done(len(answers), seconds))
+
+    def _give_up(self, batch: DeviceBatch) -> list[Ticket]:
+        """Forget a batch that takes too long; returns the documents to answer in its place."""
+        with self._changed:
+            self._under_way.discard(batch)
+        return self._end(batch.tickets)
+
+    def _end(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        with self._changed:
+            ended = self._buffer.end(tickets)
+            self._changed.notify_all()
+        return ended
 
 
 def decode(ticket: Ticket, inference_ms: float) -> Outcome:

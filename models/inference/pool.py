@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 import mode
 import torch
 
-from models.errors import InferenceError, PoolClosed
+from models.errors import InferenceError, InferenceFailed, PoolClosed
 from models.inference.buffer import Buffer
 from models.inference.encode_stage import EncodeStage
 from models.inference.lane import BatchDone, Lane
@@ -31,6 +31,7 @@ from models.inference.sinks import Many, Single
 from models.inference.tasks import Document, Prediction
 from models.inference.threads import Threads
 from models.inference.ticket import Answer, Engine, Place, Refused, Sink, Ticket, summary
+from models.inference.watch import Step, Watch
 
 __all__ = ["BatchDone", "InferencePool"]
 
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MEBIBYTE = 1024 * 1024
+MOST_LEFT_BEHIND = 3
+"""Threads that may hang at once; with one more it is no document that is to blame."""
 
 
 class Models(Protocol):
@@ -57,6 +60,11 @@ class InferencePool(mode.Service):  # type: ignore[misc]
 
     A document that finds no room waits outside. If the pool stops or crashes, whoever waits for
     it gets `PoolClosed`; a document's own failure is its outcome and concerns nobody else.
+
+    A device batch, or a call of the tokenizer, that takes longer than `batch_timeout_s` is given
+    up: its documents get `InferenceFailed`, and a new thread goes on with everything else. The
+    old one cannot be killed and is left behind; the pool crashes when more than
+    `MOST_LEFT_BEHIND` hang at once.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         batch_size: int = 256,
         batch_tokens: int = 16384,
         batch_wait_s: float = 0.01,
+        batch_timeout_s: float = 60.0,
         max_in_flight: int = 4,
         max_documents: int | None = None,
         max_waiting_tokens: int | None = None,
@@ -80,6 +89,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             batch_size: most segments of a device batch.
             batch_tokens: most tokens of a device batch, padding included; a CPU is given less.
             batch_wait_s: longest that a document waits for company while the device is busy.
+            batch_timeout_s: longest that a device batch, or a call of the tokenizer, may take.
             max_in_flight: device batches under way at once on each device.
             max_documents: inside at once, outcomes not yet taken included; None: enough for
                 `max_in_flight` batches.
@@ -98,6 +108,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         self._batch_size = batch_size
         self._batch_tokens = batch_tokens
         self._batch_wait_s = batch_wait_s
+        self._batch_timeout_s = batch_timeout_s
         self._max_in_flight = max_in_flight
         self._max_waiting_tokens = max_waiting_tokens or 4 * batch_tokens * max_in_flight * devices
         self._torch_threads = threads
@@ -117,19 +128,24 @@ class InferencePool(mode.Service):  # type: ignore[misc]
 
     def state(self) -> dict[str, int]:
         """What is inside: documents (outcomes not yet taken included), tokens that wait for a
-        device, and device batches under way."""
+        device, and device batches under way; and threads left behind that still hang."""
         return {
             "documents": self._room.documents,
             "tokens": self._buffer.tokens,
             "batches_in_flight": sum(lane.in_flight for lane in self._lanes),
             "max_in_flight": self._max_in_flight * len(self._lanes),
+            "hanging_threads": len(self._threads.hanging()),
         }
 
     def _open(self) -> None:
         """Make the stages, empty."""
         self._buffer = Buffer()
+        self._watch = Watch(self._batch_timeout_s)
         self._encode = EncodeStage(
-            self._buffer, max_tokens=self._max_waiting_tokens, answer=self._answer
+            self._buffer,
+            max_tokens=self._max_waiting_tokens,
+            watch=self._watch,
+            answer=self._answer,
         )
         self._lanes = [
             Lane(
@@ -140,6 +156,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
                 batch_wait_s=self._batch_wait_s,
                 max_in_flight=self._max_in_flight,
                 threads=self._torch_threads,
+                watch=self._watch,
                 answer=self._answer,
             )
             for device in self._models.devices
@@ -156,6 +173,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             self._threads.start(f"compute-{lane.device}", lane.compute)
             self._threads.start(f"decode-{lane.device}", lane.decode)
         self._closed = None
+        self.add_future(self._give_up_overdue())
 
     async def on_stop(self) -> None:
         """Send everybody away and end the threads, within `stop_timeout_s`."""
@@ -295,6 +313,38 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             ticket.sink.resolve(ticket, outcome)
         if done is not None and self.on_batch is not None:
             self.on_batch(done)
+
+    async def _give_up_overdue(self) -> None:
+        """Give up whatever takes too long, until the pool closes."""
+        try:
+            while True:
+                await self.sleep(self._watch.interval_s)
+                if self._closed is not None:
+                    return
+                for step in self._watch.overdue():
+                    self._give_up(step)
+        except Exception as error:
+            self._crash_with(error)
+
+    def _give_up(self, step: Step) -> None:
+        """Answer the documents of a step that takes too long, and go on without its thread."""
+        tickets = step.give_up()
+        log.error(
+            "%s given up after %.1f s, its thread replaced thread=%s models=%s documents=%d",
+            step.what,
+            step.seconds,
+            step.thread.name,
+            ",".join(dict.fromkeys(ticket.engine.name for ticket in tickets)),
+            len(tickets),
+        )
+        error = InferenceFailed(
+            f"given up: {step.what} took longer than {self._watch.limit_s:g} s (BATCH_TIMEOUT_S)"
+        )
+        self._deliver([(ticket, error) for ticket in tickets], None)
+        self._threads.replace(step.thread)
+        hanging = self._threads.hanging()
+        if len(hanging) > MOST_LEFT_BEHIND:
+            raise TimeoutError(f"{len(hanging)} threads hang at once: {', '.join(hanging)}")
 
     def _thread_crashed(self, error: BaseException) -> None:
         """Crash, since a thread has; called in that thread."""

@@ -117,10 +117,7 @@ class Row:
         # A copy where it has to wait: a view would keep the outputs of the whole batch.
         self.output = output if len(ticket.rows) == 1 else output.clone()
         ticket.missing -= 1
-        if ticket.missing or ticket.over:
-            return False
-        ticket.over = True
-        return True
+        return not (ticket.missing or ticket.over)
 
 
 def failure(error: Exception) -> InferenceError:

@@ -17,6 +17,7 @@ from models.inference.buffer import Buffer
 from models.inference.lane import BatchDone, Lane
 from models.inference.tasks import Document, EncodedDocument, Segment
 from models.inference.ticket import Answer, Ticket
+from models.inference.watch import Watch
 
 DEADLINE_S = 30.0
 
@@ -73,6 +74,7 @@ class Bench:
     def __init__(self, *, batch_wait_s: float, max_in_flight: int = 3) -> None:
         self.device = Device()
         self.buffer = Buffer()
+        self.watch = Watch(DEADLINE_S)
         self.answers: list[Answer] = []
         self.done: list[BatchDone] = []
         self.lane = Lane(
@@ -83,6 +85,7 @@ class Bench:
             batch_wait_s=batch_wait_s,
             max_in_flight=max_in_flight,
             threads=None,
+            watch=self.watch,
             answer=self.take,
         )
 
