@@ -92,6 +92,7 @@ class Publisher(Service):  # type: ignore[misc]
         self._confirmations = Confirmations()
         self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self.reply_topics = ReplyTopics(settings.reply_topics)
 
     @property
@@ -127,14 +128,23 @@ class Publisher(Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Give up what has not been delivered; it stays unacknowledged and is read again."""
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._retiring)
 
     async def settle(self) -> None:
         """Wait until everything is delivered, at most `STALLED_AFTER_S`."""
         deadline = time.monotonic() + STALLED_AFTER_S
         while self.awaiting_delivery and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(SETTLE_POLL_S)
+
+    def retire(self, producer: AIOKafkaProducer) -> None:
+        """Stop a producer, without waiting for it."""
+        task = asyncio.ensure_future(_stop(producer))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(coroutine)
@@ -198,9 +208,9 @@ class AtLeastOncePublisher(Publisher):
 
     async def on_stop(self) -> None:
         """Give up what has not been delivered; it stays unacknowledged and is read again."""
-        await super().on_stop()
         if self._producer is not None:
-            await retire(self._producer)
+            self.retire(self._producer)
+        await super().on_stop()
 
     async def _send(self, outcome: Outcome) -> None:
         self._confirmations.expect()
@@ -247,7 +257,7 @@ class AtLeastOncePublisher(Publisher):
         assert self._producer is not None
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                await (await part[0].send(self._producer))
+                await (await part[0].send(self._producer, alone=True))
         except (TimeoutError, KafkaError) as error:
             self.refuse(parcel, part, error)
             return False
@@ -264,7 +274,7 @@ class AtLeastOncePublisher(Publisher):
             producer = self._producer
             assert producer is not None
             try:
-                await (await part[0].send(producer))
+                await (await part[0].send(producer, alone=True))
             except MessageSizeTooLargeError as error:
                 self.refuse(parcel, part, error)
                 return False
@@ -294,7 +304,7 @@ class AtLeastOncePublisher(Publisher):
         try:
             await producer.start()
         except BaseException:
-            await retire(producer)
+            self.retire(producer)
             raise
         return producer
 
@@ -308,10 +318,10 @@ class AtLeastOncePublisher(Publisher):
             except KafkaError as error:
                 self.log.warning("no new producer yet: %s", error)
                 return
-            self._spawn(retire(failed))
+            self.retire(failed)
 
 
-async def retire(producer: AIOKafkaProducer) -> None:
+async def _stop(producer: AIOKafkaProducer) -> None:
     """Let what a producer still carries go out, at most `STOP_TIMEOUT_S`."""
     with suppress(TimeoutError, KafkaError):
         await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.partitioner import DefaultPartitioner
 
 from app.errors import InferenceFailed
 from app.records import Outcome
@@ -29,19 +30,23 @@ class Envelope:
     value: bytes | None
     headers: Headers
 
-    async def send(self, producer: AIOKafkaProducer) -> Any:
+    async def send(self, producer: AIOKafkaProducer, *, alone: bool = False) -> Any:
         """Hand it to the producer; returns the future of its delivery.
+
+        Arguments:
+            alone: in a batch of its own, so that it is not refused on account of another.
 
         Raises:
             KafkaError: the producer does not take it.
         """
-        if self.key is not None or self.value is not None:
+        if not alone and (self.key is not None or self.value is not None):
             return await producer.send(self.topic, self.value, key=self.key, headers=self.headers)
         # aiokafka's `send` refuses what has neither key nor value, though Kafka knows such records.
         batch = producer.create_batch()
-        batch.append(key=None, value=None, timestamp=None, headers=self.headers)
-        partitions = await producer.partitions_for(self.topic)
-        return await producer.send_batch(batch, self.topic, partition=min(partitions))
+        batch.append(key=self.key, value=self.value, timestamp=None, headers=self.headers)
+        partitions = sorted(await producer.partitions_for(self.topic))
+        partition = DefaultPartitioner()(self.key, partitions, partitions)
+        return await producer.send_batch(batch, self.topic, partition=partition)
 
 
 class Parcel:

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 from faust.types import TP
 
-from app.delivery import RETRY_S, Publisher, retire
+from app.delivery import RETRY_S, Publisher
 from app.envelopes import Envelope, Parcel
 from app.kafka import client_options
 from app.offsets import committed_offsets
@@ -172,7 +172,7 @@ class Chain:
             tp = TopicPartition(self.tp.topic, self.tp.partition)
             committed = await committed_offsets(producer.client, settings.app_id, [tp])
         except BaseException:
-            self._publisher.retire_soon(producer)
+            self._publisher.retire(producer)
             raise
         self._committed = committed[tp] or 0
         self._producer = producer
@@ -181,7 +181,7 @@ class Chain:
     def _close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            self._publisher.retire_soon(producer)
+            self._publisher.retire(producer)
 
 
 class ExactlyOncePublisher(Publisher):
@@ -240,7 +240,3 @@ class ExactlyOncePublisher(Publisher):
         """Leave a topic that the request has named: it must not hold up its partition."""
         for part in [part for part in parcel.parts if parcel.is_reply(part)]:
             self.refuse(parcel, part, error)
-
-    def retire_soon(self, producer: AIOKafkaProducer) -> None:
-        """Stop a producer, without waiting for it."""
-        self._spawn(retire(producer))

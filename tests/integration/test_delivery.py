@@ -1,0 +1,416 @@
+"""Both ways of delivery on a real broker: what cannot be written, who may write, who is fenced."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.structs import ConsumerRecord, TopicPartition
+from faust.types import TP
+
+from app.delivery import AtLeastOncePublisher, Publisher
+from app.errors import EmptyText, Tombstone
+from app.offsets import OffsetTracker, committed_offsets
+from app.records import Job, Outcome, Request, Source
+from app.settings import Settings
+from app.telemetry import Telemetry
+from app.topics import ensure_topics
+from app.transactions import ExactlyOncePublisher
+from models.inference.tasks import Prediction
+from tests.integration.conftest import Topics, run
+from tests.workers import service_settings
+
+WITHIN_S = 40.0
+SMALL = {"max.message.bytes": "3000"}
+
+
+@dataclass
+class Message:
+    """A record of the request topic, as the consumer hands it over."""
+
+    tp: TP
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = b"{}"
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    timestamp: float = 1.0
+
+
+class Owner:
+    """Whoever owns the partitions: hands requests over and follows what becomes of them."""
+
+    def __init__(self) -> None:
+        self.trackers: dict[TP, OffsetTracker] = {}
+        self.acknowledged: list[int] = []
+
+    def outcome(
+        self,
+        message: Message,
+        error: Exception | None = None,
+        *,
+        embedding: list[float] | None = None,
+    ) -> Outcome:
+        """Hand a request over, and answer it."""
+        tracker = self.trackers.setdefault(message.tp, OffsetTracker(1))
+        tracker.begin(message.offset)
+        place = Source(message.tp.topic, message.tp.partition, message.offset)
+        job = Job(Event(message, self), place, f"id-{message.offset}", Request("text"))  # type: ignore[arg-type]
+        prediction = Prediction(
+            *("m", "1", "embedding", None, None, None, None),
+            embedding=embedding or [0.5],
+            segments=1,
+            tokens=3,
+            inference_ms=1.0,
+        )
+        return Outcome.of(job, error or prediction)
+
+    def finish(self, message: Message) -> None:
+        self.trackers[message.tp].finish(message.offset)
+
+    def answered_upto(self, tp: TP) -> int:
+        return self.trackers[tp].answered_upto
+
+
+@dataclass
+class Event:
+    """What an agent takes from its stream."""
+
+    message: Message
+    owner: Owner
+
+    def ack(self) -> None:
+        self.owner.acknowledged.append(self.message.offset)
+
+
+@dataclass
+class Bench:
+    """A publisher at work, and the topics that it writes."""
+
+    publisher: Publisher
+    owner: Owner
+    settings: Settings
+    topics: Topics
+
+    @property
+    def tp(self) -> TP:
+        return TP(self.settings.request_topic, 0)
+
+    def message(self, offset: int, **fields: Any) -> Message:
+        return Message(self.tp, offset, **fields)
+
+    async def publish(self, *outcomes: Outcome) -> None:
+        """Publish, and wait until all are acknowledged."""
+        await self.publisher.publish(outcomes)
+        await self.acknowledged()
+
+    async def acknowledged(self) -> None:
+        """Wait until everything that was published is acknowledged."""
+        async with asyncio.timeout(WITHIN_S):
+            while self.publisher.awaiting_delivery:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+KINDS: dict[str, Callable[[Settings, Telemetry, Owner], Publisher]] = {
+    "at-least-once": lambda settings, telemetry, _: AtLeastOncePublisher(
+        settings, telemetry, lambda _: True
+    ),
+    "exactly-once": lambda settings, telemetry, owner: ExactlyOncePublisher(
+        settings,
+        telemetry,
+        lambda _: True,
+        consumer=lambda: owner,  # type: ignore[arg-type,return-value]
+    ),
+}
+
+
+@asynccontextmanager
+async def bench(kind: str, settings: Settings, topics: Topics) -> AsyncIterator[Bench]:
+    owner = Owner()
+    publisher = KINDS[kind](settings, Telemetry(settings), owner)
+    await publisher.start()
+    try:
+        yield Bench(publisher, owner, settings, topics)
+    finally:
+        await publisher.on_partitions_revoked()
+        await publisher.stop()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def settings(bootstrap_servers: str, tmp_path: Path) -> Settings:
+    """Settings with topics of one partition, whose order is that of the writing."""
+    names = f"delivery-{uuid.uuid4().hex[:8]}"
+    settings = service_settings(bootstrap_servers, names, tmp_path, partitions=1)
+    run(ensure_topics(settings))
+    return settings
+
+
+@asynccontextmanager
+async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await admin.start()
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            yield admin
+    finally:
+        await admin.close()
+
+
+async def create(settings: Settings, topic: str, config: dict[str, str] | None = None) -> None:
+    async with administration(settings) as admin:
+        await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=config or {})])
+        while topic not in await admin.list_topics():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def delete(settings: Settings, topic: str) -> None:
+    async with administration(settings) as admin:
+        await admin.delete_topics([topic])
+        while topic in await admin.list_topics():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def small(settings: Settings, topic: str) -> None:
+    """Make a topic anew that takes small records only."""
+    await delete(settings, topic)
+    await create(settings, topic, SMALL)
+
+
+def keys(records: Iterable[ConsumerRecord]) -> list[str]:
+    return [record.key.decode() for record in records]
+
+
+def headers(record: ConsumerRecord) -> dict[str, bytes]:
+    return dict(record.headers)
+
+
+def test_a_response_goes_with_its_key_and_headers(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    carried = [("traceparent", b"00-1"), ("else", b"x")]
+
+    async def publish() -> None:
+        async with bench(kind, settings, topics) as at:
+            await at.publish(at.owner.outcome(at.message(0, key=b"k", headers=carried)))
+            assert at.owner.acknowledged == [0]
+
+    run(publish())
+    [response] = topics.read(settings.response_topic, 1)
+    assert response.key == b"id-0"
+    assert headers(response) == {"traceparent": b"00-1", "request-key": b"k"}
+
+
+@pytest.mark.parametrize("key", [None, b"k"])
+def test_a_tombstone_becomes_a_dead_letter_of_no_value_and_its_key(
+    kind: str, settings: Settings, topics: Topics, key: bytes | None
+) -> None:
+    async def publish() -> None:
+        async with bench(kind, settings, topics) as at:
+            tombstone = at.message(0, key=key, value=None)
+            await at.publish(
+                at.owner.outcome(tombstone, Tombstone("the record has no value")),
+                at.owner.outcome(at.message(1)),
+            )
+            assert sorted(at.owner.acknowledged) == [0, 1]
+
+    run(publish())
+    [letter] = topics.read(settings.dead_letter_topic, 1)
+    assert (letter.key, letter.value) == (key, None)
+    assert headers(letter)["error.code"] == b"tombstone"
+    assert sorted(keys(topics.read(settings.response_topic, 2))) == ["id-0", "id-1"]
+
+
+def test_a_reply_topic_is_answered_on_and_what_it_does_not_take_goes_home(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    good = settings.reply_topics.removesuffix(".*")
+    asked = [good, f"{good}-small", f"{good}-missing", "somebody-elses"]
+
+    async def publish() -> None:
+        await create(settings, good)
+        await create(settings, f"{good}-small", SMALL)
+        async with bench(kind, settings, topics) as at:
+            await at.publish(
+                *(
+                    at.owner.outcome(
+                        at.message(offset, headers=[("reply-topic", topic.encode())]),
+                        embedding=[0.123456789] * 400,
+                    )
+                    for offset, topic in enumerate(asked)
+                ),
+                at.owner.outcome(at.message(4)),
+            )
+            assert sorted(at.owner.acknowledged) == [0, 1, 2, 3, 4]
+
+    run(publish())
+    assert keys(topics.read(good, 1)) == ["id-0"]
+    home = {record.key.decode(): record for record in topics.read(settings.response_topic, 4)}
+    assert sorted(home) == ["id-1", "id-2", "id-3", "id-4"]
+    assert b"TooLarge" in headers(home["id-1"])["reply-error"]
+    assert b"no topic" in headers(home["id-2"])["reply-error"]
+    assert b"does not match" in headers(home["id-3"])["reply-error"]
+    assert "reply-error" not in headers(home["id-4"])
+
+
+def test_a_response_that_is_too_large_becomes_an_error_and_holds_up_nobody(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    async def publish() -> None:
+        await small(settings, settings.response_topic)
+        async with bench(kind, settings, topics) as at:
+            await at.publish(
+                at.owner.outcome(at.message(0)),
+                at.owner.outcome(at.message(1, key=b"k"), embedding=[0.123456789] * 1000),
+                at.owner.outcome(at.message(2, key=b"k" * 5000)),
+                at.owner.outcome(at.message(3)),
+            )
+            assert sorted(at.owner.acknowledged) == [0, 1, 2, 3]
+
+    run(publish())
+    found = {one.key.decode(): one for one in topics.read(settings.response_topic, 4)}
+    responses = {key: orjson.loads(one.value) for key, one in found.items()}
+    assert [responses[f"id-{n}"]["status"] for n in range(4)] == ["ok", "error", "ok", "ok"]
+    assert responses["id-1"]["error"]["code"] == "inference_failed"
+    assert headers(found["id-2"]) == {"request-key-omitted": b"too large"}
+    [letter] = topics.read(settings.dead_letter_topic, 1)
+    assert (letter.key, headers(letter)["source.offset"]) == (b"k", b"1")
+
+
+def test_a_dead_letter_that_is_too_large_goes_without_its_value(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    async def publish() -> None:
+        await small(settings, settings.dead_letter_topic)
+        async with bench(kind, settings, topics) as at:
+            await at.publish(
+                at.owner.outcome(at.message(0, key=b"k", value=b"x" * 5000), EmptyText("blank")),
+                at.owner.outcome(at.message(1, key=b"k" * 5000), EmptyText("blank")),
+                at.owner.outcome(at.message(2)),
+            )
+            assert sorted(at.owner.acknowledged) == [0, 1, 2]
+
+    run(publish())
+    letters = topics.read(settings.dead_letter_topic, 2)
+    found = {headers(letter)["source.offset"]: letter for letter in letters}
+    assert (found[b"0"].key, found[b"0"].value) == (b"k", None)
+    assert (found[b"1"].key, found[b"1"].value) == (None, None)
+    assert {headers(letter)["error.value"] for letter in letters} == {b"omitted"}
+    assert len(topics.read(settings.response_topic, 3)) == 3
+
+
+def test_a_response_topic_that_is_away_for_a_while_is_waited_for(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    async def publish() -> None:
+        async with bench(kind, settings, topics) as at:
+            await at.publish(at.owner.outcome(at.message(0)))
+            await delete(settings, settings.response_topic)
+            await at.publisher.publish(at.owner.outcome(at.message(n)) for n in range(1, 40))
+            async with asyncio.timeout(WITHIN_S):
+                while at.publisher.stalled is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert at.owner.acknowledged == [0]
+            await create(settings, settings.response_topic)
+            await at.acknowledged()
+            assert sorted(at.owner.acknowledged) == list(range(40))
+            assert at.publisher.stalled is None
+
+    run(publish())
+    responses = keys(topics.read(settings.response_topic, 39))
+    assert sorted(responses) == sorted(f"id-{n}" for n in range(1, 40))
+
+
+def test_outcomes_are_committed_in_order_whatever_order_they_come_in(
+    settings: Settings, topics: Topics
+) -> None:
+    """Of a chain of transactions; offsets that the topic does not hold are passed over."""
+
+    async def publish() -> None:
+        async with bench("exactly-once", settings, topics) as at:
+            outcomes = [at.owner.outcome(at.message(offset)) for offset in (3, 7, 8, 20)]
+            await at.publisher.publish([outcomes[1], outcomes[2]])
+            await asyncio.sleep(0.2)
+            assert at.owner.acknowledged == []
+            assert await committed(at) is None
+            await at.publish(outcomes[0])
+            assert sorted(at.owner.acknowledged) == [3, 7, 8]
+            await is_committed(at, 9)
+            await at.publish(outcomes[3])
+            await is_committed(at, 21)
+
+    run(publish())
+    assert len(topics.read(settings.response_topic, 4)) == 4
+
+
+async def is_committed(at: Bench, offset: int) -> None:
+    """Wait for a commit: Kafka confirms a transaction before it has become visible."""
+    async with asyncio.timeout(WITHIN_S):
+        while await committed(at) != offset:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def committed(at: Bench) -> int | None:
+    async with administration(at.settings) as admin:
+        tp = TopicPartition(*at.tp)
+        return (await committed_offsets(admin._client, at.settings.app_id, [tp]))[tp]
+
+
+def test_a_former_owner_that_wakes_up_writes_nothing_twice(
+    settings: Settings, topics: Topics
+) -> None:
+    """It is fenced, begins anew, and finds in the committed offset what was answered meanwhile."""
+
+    async def publish() -> None:
+        async with (
+            bench("exactly-once", settings, topics) as former,
+            bench("exactly-once", settings, topics) as owner,
+        ):
+            await former.publish(former.owner.outcome(former.message(0)))
+            # The partition goes to another, which the former owner has not noticed.
+            for offset in (1, 2, 3):
+                await owner.publish(owner.owner.outcome(owner.message(offset)))
+            await former.publish(*(former.owner.outcome(former.message(n)) for n in range(1, 6)))
+            assert sorted(former.owner.acknowledged) == [0, 1, 2, 3, 4, 5]
+            # And the other way round: whoever writes next goes on behind what is written.
+            await owner.publish(*(owner.owner.outcome(owner.message(n)) for n in range(4, 8)))
+            await is_committed(owner, 8)
+
+    run(publish())
+    assert keys(topics.read(settings.response_topic, 8)) == [f"id-{n}" for n in range(8)]
+
+
+def test_what_an_owner_left_open_is_ended_by_the_next(settings: Settings, topics: Topics) -> None:
+    """As after `kill -9` in the middle of a transaction."""
+
+    async def publish() -> None:
+        async with (
+            bench("exactly-once", settings, topics) as killed,
+            bench("exactly-once", settings, topics) as owner,
+        ):
+            await killed.publish(killed.owner.outcome(killed.message(0)))
+            assert isinstance(killed.publisher, ExactlyOncePublisher)
+            [(chain, _)] = killed.publisher._chains.values()
+            producer = chain._producer
+            assert producer is not None
+            await producer.begin_transaction()
+            await producer.send_and_wait(settings.response_topic, b"{}", key=b"never-committed")
+            tp = TopicPartition(*killed.tp)
+            await producer.send_offsets_to_transaction({tp: 9}, settings.app_id)
+
+            await owner.publish(owner.owner.outcome(owner.message(1)))
+            await is_committed(owner, 2)
+
+    run(publish())
+    assert keys(topics.read(settings.response_topic, 2)) == ["id-0", "id-1"]
