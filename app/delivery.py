@@ -16,7 +16,7 @@ from mode import Service
 
 from app.envelopes import Envelope, Parcel, ReplyTopics, reply_topic, response
 from app.kafka import client_options
-from app.records import Outcome
+from app.records import Outcome, Source
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
 
@@ -42,19 +42,21 @@ class Confirmations:
             self._since = time.monotonic()
         self._waiting += 1
 
-    def arrived(self) -> None:
-        """The broker has confirmed something."""
+    def arrived(self) -> bool:
+        """The broker has confirmed something; True where that ends a problem."""
         self._waiting -= 1
         self._since = time.monotonic()
-        self._problem = None
+        problem, self._problem = self._problem, None
+        return problem is not None
 
     def given_up(self) -> None:
         """Something is not waited for any more."""
         self._waiting -= 1
 
-    def failed(self, problem: str) -> None:
-        """The broker has refused something, which will be tried again."""
-        self._problem = problem
+    def failed(self, problem: str) -> bool:
+        """The broker has refused something, which will be tried again; True for a new problem."""
+        known, self._problem = self._problem, problem
+        return known != problem
 
     @property
     def stalled(self) -> str | None:
@@ -114,6 +116,19 @@ class Publisher(Service):  # type: ignore[misc]
     @abstractmethod
     async def _send(self, outcome: Outcome) -> None:
         """Send an outcome, and see to it that it is acknowledged or dropped in the end."""
+
+    def confirmed(self) -> None:
+        """The broker has confirmed what it was sent."""
+        if self._confirmations.arrived():
+            self.log.info("what could not be delivered is delivered again")
+
+    def failed(self, source: Source, problem: str) -> None:
+        """Note that a delivery failed and will be tried again; said once, not for each record."""
+        if self._confirmations.failed(problem):
+            self.log.warning(
+                "not delivered, trying again until it is: topic=%s partition=%d offset=%d: %s",
+                *(source.topic, source.partition, source.offset, problem),
+            )
 
     def acknowledge(self, outcome: Outcome) -> None:
         """The outcome is delivered: so is its request done."""
@@ -230,7 +245,7 @@ class AtLeastOncePublisher(Publisher):
         if delivered.cancelled():
             return
         if delivered.exception() is None:
-            self._confirmations.arrived()
+            self.confirmed()
             self.acknowledge(outcome)
         else:
             self._spawn(self._deliver(outcome))
@@ -249,7 +264,7 @@ class AtLeastOncePublisher(Publisher):
                 return
             if done:
                 parcel.parts.pop(0)
-        self._confirmations.arrived()
+        self.confirmed()
         self.acknowledge(parcel.outcome)
 
     async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
@@ -280,12 +295,7 @@ class AtLeastOncePublisher(Publisher):
                 return False
             except KafkaError as error:
                 problem = f"{part[0].topic}: {type(error).__name__}"
-                self._confirmations.failed(problem)
-                source = parcel.outcome.job.source
-                self.log.warning(
-                    "not delivered, trying again: topic=%s partition=%d offset=%d: %s",
-                    *(source.topic, source.partition, source.offset, problem),
-                )
+                self.failed(parcel.outcome.job.source, problem)
             else:
                 return True
             await self.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])

@@ -32,6 +32,7 @@ class OffsetTracker:
         self._last: int | None = None
         self._taken: int | None = None
         self.committed: int | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         """Records handed over and not yet acknowledged, or acknowledged out of order."""
@@ -62,6 +63,10 @@ class OffsetTracker:
             self._finished.discard(done)
             self._next = done + 1
 
+    def close(self) -> None:
+        """The partition went to another owner: nothing can be committed any more."""
+        self._closed = True
+
     @property
     def answered_upto(self) -> int:
         """Offset before which every record that was handed over has been answered."""
@@ -70,7 +75,7 @@ class OffsetTracker:
     @property
     def committable(self) -> int | None:
         """Offset to commit, the next to be read; None where nothing new can be committed."""
-        if self._next is None or self._next == self.committed:
+        if self._closed or self._next is None or self._next == self.committed:
             return None
         return self._next
 

@@ -20,6 +20,7 @@ NO_WORK: dict[str, Any] = {
     "throughput": None,
     "errors": {},
     "labels": {},
+    "dead_letters": {"records": None, "latest": None, "recent": {}},
     "partitions": [],
     "workers": [],
     "queue": {},
@@ -52,8 +53,8 @@ class WorkerStatus:
         reasons = []
         if self._app.rebalancing:
             reasons.append("rebalancing")
-        elif not self.assigned():
-            reasons.append("no partition is assigned to this worker")
+        elif not self._app.consumer_generation_id:
+            reasons.append("the group has not assigned partitions yet")
         silence_s = self._app.group.seconds_since_answer
         if silence_s > BROKER_SILENCE_S:
             reasons.append(f"the broker has not answered for {silence_s:.0f} s")
@@ -143,6 +144,7 @@ class WorkerStatus:
             "throughput": group.throughput(),
             "errors": group.errors(),
             "labels": group.labels(),
+            "dead_letters": group.dead_letters(),
             "partitions": group.partitions(),
             "workers": group.workers(),
             "queue": {

@@ -88,7 +88,8 @@ class Chain:
                     await self._write(offsets)
             except Exception as error:
                 self._close()
-                self._publisher.failed(self.tp, offsets[0], error)
+                problem = f"transaction failed: {type(error).__name__} {error}".rstrip()
+                self._publisher.failed(self._outcomes[offsets[0]].job.source, problem)
                 if len(offsets) == 1 and (parcel := self._parcels.get(offsets[0])):
                     self._publisher.refuse_replies(parcel, error)
                 self._limit = 1
@@ -225,16 +226,7 @@ class ExactlyOncePublisher(Publisher):
         except BaseException:
             self._confirmations.given_up()
             raise
-        self._confirmations.arrived()
-
-    def failed(self, tp: TP, offset: int, error: Exception) -> None:
-        """Note that a transaction failed which began with the request at `offset`."""
-        problem = f"transaction failed: {type(error).__name__} {error}".rstrip()
-        self._confirmations.failed(problem)
-        self.log.warning(
-            "trying again: topic=%s partition=%d offset=%d: %s",
-            *(tp.topic, tp.partition, offset, problem),
-        )
+        self.confirmed()
 
     def refuse_replies(self, parcel: Parcel, error: Exception) -> None:
         """Leave a topic that the request has named: it must not hold up its partition."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
@@ -80,6 +80,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return False
         try:
             await consumer.commit(wanted)
+        except CommitFailedError:
+            raise
         except KafkaError as error:
             # Nothing is lost: the offsets stay committable, here or with their new owner.
             self.log.warning("offsets were not committed, the next commit tries again: %s", error)
@@ -279,7 +281,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if not offsets:
             return False
         trackers = {tp: self._trackers[tp] for tp in offsets}
-        if not await self._commit(offsets):
+        try:
+            if not await self._commit(offsets):
+                return False
+        except CommitFailedError:
+            self.log.warning("offsets not committed: the group has gone on without this worker")
+            for tracker in trackers.values():
+                tracker.close()
             return False
         for tp, offset in offsets.items():
             trackers[tp].committed = offset
