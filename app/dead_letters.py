@@ -22,6 +22,14 @@ DEAD_LETTER_HEADERS = frozenset(
         *("source.topic", "source.partition", "source.offset", "source.timestamp"),
     }
 )
+FORMS = {
+    "error.code": r"(?s).+",
+    "source.topic": r"(?s).+",
+    "source.partition": "[0-9]{1,9}",
+    "source.offset": "[0-9]{1,18}",
+    "source.timestamp": "-?[0-9]{1,14}",
+}
+"""What a dead letter has to say, and how: anybody may write to its topic."""
 REPLAY_COUNT = "replay.count"
 """Header of a replayed request: how often it has been."""
 REPLAYED = "replayed"
@@ -83,20 +91,18 @@ class DeadLetter:
                 break
             facts[name] = (value or b"").decode(errors="replace")
             headers.pop()
-        try:
-            source = Source(
-                facts["source.topic"], int(facts["source.partition"]), int(facts["source.offset"])
-            )
-            code, timestamp_ms = facts["error.code"], int(facts["source.timestamp"])
-        except (KeyError, ValueError):
+        if any(not re.fullmatch(form, facts.get(name, "")) for name, form in FORMS.items()):
             return None
+        source = Source(
+            facts["source.topic"], int(facts["source.partition"]), int(facts["source.offset"])
+        )
         return cls(
             place=Source(record.topic, record.partition, record.offset),
             time=record.timestamp / 1000,
-            code=code,
+            code=facts["error.code"],
             message=facts.get("error.message", ""),
             source=source,
-            source_time=timestamp_ms / 1000,
+            source_time=int(facts["source.timestamp"]) / 1000,
             key=record.key,
             value=record.value,
             headers=tuple(headers),
@@ -107,7 +113,7 @@ class DeadLetter:
     def replays(self) -> int:
         """How often the request had been replayed when it ended here."""
         said = next((value for name, value in self.headers if name == REPLAY_COUNT), None)
-        return int(said) if said and re.fullmatch(rb"\d{1,9}", said) else 0
+        return int(said) if said and re.fullmatch(rb"[0-9]{1,9}", said) else 0
 
     @property
     def own_id(self) -> str | None:

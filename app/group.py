@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from mode import Service
 
+from app.dead_letter_tail import DeadLetterTail
 from app.kafka import client_options
 from app.latency import percentiles
 from app.records import Throughput, add_counts
@@ -43,6 +44,7 @@ class GroupView(Service):  # type: ignore[misc]
     def __init__(self, settings: Settings, changelogs: tuple[str, str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
+        self.dead_letter_tail = DeadLetterTail(settings)
         self._windows_topic, self._totals_topic = changelogs
         self._windows: dict[float, dict[str, Throughput]] = {}
         self._latest: dict[str, Throughput] = {}
@@ -51,6 +53,10 @@ class GroupView(Service):  # type: ignore[misc]
         self._last_answer = 0.0
         self._consumer: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
+
+    def on_init_dependencies(self) -> list[Service]:
+        """What starts and stops with it."""
+        return [self.dead_letter_tail]
 
     async def on_start(self) -> None:
         """Connect, and read the changelogs from their beginning."""
@@ -202,6 +208,11 @@ class GroupView(Service):  # type: ignore[misc]
     def errors(self) -> dict[str, int]:
         """Errors by code since the beginning."""
         return _sum_counts(total.errors for total in self._totals.values())
+
+    def dead_letters(self) -> dict[str, Any]:
+        """The latest dead letters, and how many came in the last minutes by code."""
+        recent = [record.errors for window in self._windows.values() for record in window.values()]
+        return {**self.dead_letter_tail.latest(), "recent": _sum_counts(recent)}
 
     def labels(self) -> dict[str, int]:
         """Predictions by label since the beginning."""

@@ -150,11 +150,19 @@ def plain(text: str, length: int | None = None) -> str:
 
 
 def _clock(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    found = _datetime(time_s)
+    return "unknown" if found is None else found.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def iso(time_s: float | None) -> str | None:
     """The time, for programs; in UTC."""
-    if time_s is None:
+    found = None if time_s is None else _datetime(time_s)
+    return None if found is None else found.isoformat(timespec="milliseconds")
+
+
+def _datetime(time_s: float) -> datetime | None:
+    """None for a time that no calendar has: senders set what they like."""
+    try:
+        return datetime.fromtimestamp(time_s, UTC)
+    except (ValueError, OverflowError, OSError):
         return None
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")

@@ -81,6 +81,7 @@ class Source:
             },
             "errors": {},
             "labels": {},
+            "dead_letters": {"records": 0, "latest": [], "recent": {}},
             "partitions": [
                 {"partition": n, "committed": None, "end": 0, "lag": 0, "worker": "laptop-4711"}
                 for n in range(8)
@@ -114,6 +115,11 @@ class Source:
                 },
             },
             "errors": {"empty_text": 88, "invalid_json": 41, "text_too_large": 4},
+            "dead_letters": {
+                "records": 133,
+                "latest": [dead_letter(n, now - 40 * n) for n in range(20)],
+                "recent": {"empty_text": 17, "invalid_json": 3},
+            },
             "labels": {
                 "Sports": 401_200,
                 "World": 350_100,
@@ -158,6 +164,23 @@ MODEL = {
     "default": True,
     "path": "builtin",
 }
+
+
+def dead_letter(number: int, at: float) -> dict[str, Any]:
+    """A request that ended in an error at this time; every third has been replayed."""
+    return {
+        "time": at,
+        "code": "empty_text" if number % 5 else "invalid_json",
+        "message": "'text' is blank" if number % 5 else "the value is no JSON: line 1 column 2",
+        "id": f"ticket-{number}",
+        "source": {"topic": "bert-requests", "partition": number % 8, "offset": 1200 + number},
+        "place": {"topic": "bert-dead-letters", "partition": number % 4, "offset": number},
+        "replays": number % 2,
+        "replayed_at": None if number % 3 else at + 20,
+        "value_bytes": 31,
+        "omitted": False,
+        "text": f'{{"id": "ticket-{number}", "text": " "}}',
+    }
 
 
 def point(at: float, documents_per_s: float) -> dict[str, Any]:

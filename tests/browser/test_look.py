@@ -119,21 +119,29 @@ def test_landmarks_names_and_the_order_of_the_keyboard(page: Page, site: Any) ->
     site.open(page)
     for role in ("banner", "main", "contentinfo"):
         expect(page.get_by_role(role)).to_have_count(1)
-    for name in ("Try a document", "Lag by partition", "Queue", "Labels", "Errors by code"):
+    for name in (
+        "Try a document",
+        "Lag by partition",
+        "Queue",
+        "Labels",
+        "Errors by code",
+        "Dead letters",
+    ):
         expect(page.get_by_role("region", name=name)).to_be_visible()
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
     reached = []
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Tab")
         reached.append(
             page.evaluate("document.activeElement.id || document.activeElement.textContent")
         )
     assert reached[0].startswith("Skip to")
     assert reached[1:4] == ["try-text", "try-send", "try-example"]
-    assert "laptop-4711" in reached[4]
+    assert reached[4] == "dead-letters-more"
+    assert "laptop-4711" in reached[5]
 
 
 def test_the_focus_survives_updates(page: Page, site: Any) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -25,7 +23,7 @@ from app.replay import Plan, Replay, Report
 from app.settings import PREFIX, Settings
 from app.topics import ensure_topics
 from tests.integration.conftest import Produced, Topics, run
-from tests.workers import StartedWorker, environment, eventually, service_settings
+from tests.workers import environment, service_settings
 
 GOOD = orjson.dumps({"text": "Shares fell on Monday after the bank reported a loss."})
 MAX_LETTER_BYTES = 2_000
@@ -356,7 +354,7 @@ def test_a_value_that_was_omitted_is_taken_from_the_request(
 ) -> None:
     large = Produced(b"{" * 100_000, b"key", [("traceparent", b"00-7")], 1_750_000_000_123)
     [(partition, offset)] = topics.write(settings.request_topic, [large])
-    where = {"partition": partition, "value": None, "key": b"key", "omitted": True}
+    where: dict[str, Any] = {"partition": partition, "value": None, "key": b"key", "omitted": True}
     topics.write(
         settings.dead_letter_topic,
         [

@@ -79,8 +79,17 @@ function updateBar(item, row) {
   track.firstElementChild.style.width = `${100 * Math.min(1, Math.max(0, row.share || 0))}%`;
 }
 
+/** Less important text, in a line of its own. */
+export const small = (text) => element("small", { class: "muted" }, text);
+
+/** The table in the element with this id, or the text `empty` where there are no items. */
+export function filledTable(id, caption, columns, items, key, empty) {
+  if (items.length) table(byId(id), caption, columns, items, key);
+  else byId(id).replaceChildren(element("p", { class: "empty" }, empty));
+}
+
 /** A table of `columns` {title, cell(item) → text or elements}; cells are rebuilt when changed. */
-export function table(parent, caption, columns, items, key) {
+function table(parent, caption, columns, items, key) {
   let body = parent.querySelector("tbody");
   if (body === null) {
     // The roles are said since a narrow screen shows the rows as blocks.

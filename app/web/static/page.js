@@ -1,5 +1,6 @@
 // Asks for the status each second and shows it; says so while the worker does not answer.
 
+import { showDeadLetters, startDeadLetters } from "./dead_letters.js";
 import { attribute, byId, show } from "./dom.js";
 import { clock, duration } from "./format.js";
 import * as panels from "./panels.js";
@@ -43,6 +44,7 @@ function showStatus(status) {
   panels.showQueue(status);
   panels.showLabels(status);
   panels.showErrors(status);
+  showDeadLetters(status, now);
   panels.showModels(status);
   panels.showWorkers(status, now);
   panels.showFacts(status);
@@ -72,6 +74,7 @@ function showGone(error) {
 
 panels.startCharts();
 startTryBox();
+startDeadLetters();
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && timer === null) poll();
 });

@@ -1,6 +1,6 @@
 // Each function shows one part of the status that api/status gives.
 
-import { attribute, bars, byId, element, list, show, table } from "./dom.js";
+import { attribute, bars, byId, element, filledTable, list, show, small } from "./dom.js";
 import { Chart } from "./chart.js";
 import * as format from "./format.js";
 
@@ -173,8 +173,6 @@ export function showErrors({ errors }) {
   );
 }
 
-const small = (text) => element("small", { class: "muted" }, text);
-
 const MODEL_COLUMNS = [
   {
     title: "Model",
@@ -250,11 +248,6 @@ function workerName(name, page) {
   const strong = element("strong", { dir: "auto" }, name);
   // The address comes from another process: nothing but a web page may be opened.
   return /^https?:\/\//.test(page ?? "") ? element("a", { href: page }, strong) : strong;
-}
-
-function filledTable(id, caption, columns, items, key, empty) {
-  if (items.length) table(byId(id), caption, columns, items, key);
-  else byId(id).replaceChildren(element("p", { class: "empty" }, empty));
 }
 
 export function showFacts({ worker, broker }) {
