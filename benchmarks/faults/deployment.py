@@ -40,6 +40,11 @@ class Deployment:
 
     Everything is ended when the context is left. The broker listens twice: where the load
     connects, and behind the proxy, where the workers do when `through_proxy` is set.
+
+    Args:
+        folder: where everything is kept.
+        rate: requests per second of a load.
+        steady_s: how long a load goes on undisturbed before, between and after the harm.
     """
 
     def __init__(
@@ -48,11 +53,13 @@ class Deployment:
         subject: Subject = OURS,
         *,
         rate: float = 300.0,
+        steady_s: float = 4.0,
         partitions: int = 8,
     ) -> None:
         self.folder = folder
         self.subject = subject
         self.rate = rate
+        self.steady_s = steady_s
         self.proxy = Proxy()
         self.workers: list[Process] = []
         """The processes that live, the oldest first."""

@@ -19,28 +19,28 @@ SESSION_S = 8.0
 """The session time-out of a worker of bertstream, which a pause must exceed to be a fault."""
 
 
-def members_join_and_leave(site: Deployment, between_s: float = 8.0) -> Counts:
+def members_join_and_leave(site: Deployment, joining: int = 2) -> Counts:
     """A second and a third worker join, then the first leaves."""
     [first] = site.have_workers(1)
     with site.load() as load:
-        load.run_for(between_s / 2)
-        for _ in range(2):
+        load.run_for(site.steady_s)
+        for _ in range(joining):
             site.start_worker().wait_until_ready()
-            load.run_for(between_s)
+            load.run_for(site.steady_s)
         site.stop_worker(first)
-        load.run_for(between_s)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
-def rolling_restart(site: Deployment, workers: int = 3, between_s: float = 3.0) -> Counts:
+def rolling_restart(site: Deployment, workers: int = 3) -> Counts:
     """Three workers, each in turn stopped and started again."""
     site.have_workers(workers)
     with site.load() as load:
-        load.run_for(between_s)
+        load.run_for(site.steady_s)
         for worker in list(site.workers):
             site.stop_worker(worker)
             site.start_worker().wait_until_ready()
-            load.run_for(between_s)
+            load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -54,7 +54,7 @@ def only_worker_killed(site: Deployment, kills: int = 4, seed: int = SEED) -> Co
             site.kill_worker(site.workers[0])
             site.start_worker()
             load.run_until_answers_come()
-        load.run_for(2.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -64,11 +64,10 @@ def one_of_two_killed(site: Deployment, kills: int = 2, seed: int = SEED) -> Cou
     moments = random.Random(seed)
     with site.load() as load:
         for _ in range(kills):
+            site.have_workers(2)
             load.run_for(moments.uniform(2.0, 5.0))
             site.kill_worker(site.workers[0])
             load.run_for(SESSION_S + 4.0)
-            site.start_worker().wait_until_ready()
-        load.run_for(2.0)
         return load.drain()
 
 
@@ -76,7 +75,7 @@ def worker_frozen(site: Deployment, frozen_s: float = 3 * SESSION_S) -> Counts:
     """SIGSTOP of a worker past its session time-out while another one lives, then SIGCONT."""
     frozen, _ = site.have_workers(2)
     with site.load() as load:
-        load.run_for(3.0)
+        load.run_for(site.steady_s)
         frozen.process.send_signal(signal.SIGSTOP)
         try:
             load.run_for(frozen_s)
@@ -90,12 +89,12 @@ def broker_restarted(site: Deployment, away_s: float = 2.0) -> Counts:
     """The broker stops cleanly and starts again."""
     site.have_workers(1)
     with site.load() as load:
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         site.stop_broker()
         load.run_for(away_s)
         site.start_broker()
         load.run_until_answers_come()
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -104,12 +103,12 @@ def broker_killed(site: Deployment, kills: int = 2, away_s: float = 2.0) -> Coun
     site.have_workers(1)
     with site.load() as load:
         for _ in range(kills):
-            load.run_for(4.0)
+            load.run_for(site.steady_s)
             site.kill_broker()
             load.run_for(away_s)
             site.start_broker()
             load.run_until_answers_come()
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -123,13 +122,13 @@ def response_topic_deleted(site: Deployment, away_s: float = 10.0) -> Counts:
     site.have_workers(1)
     topic = site.settings.response_topic
     with site.load() as load:
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         load.receive(site.delete_topic(topic))
         load.run_for(away_s)
         site.create_topics()
         load.read_again_from_the_beginning()
         load.run_until_answers_come()
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -138,7 +137,7 @@ def response_topic_read_only(site: Deployment, denied_s: float = 15.0) -> Counts
     [worker] = site.have_workers(1)
     topic = site.settings.response_topic
     with site.load() as load:
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         site.set_read_only(topic)
         try:
             load.run_for(denied_s)
@@ -147,7 +146,7 @@ def response_topic_read_only(site: Deployment, denied_s: float = 15.0) -> Counts
         finally:
             site.set_writable(topic)
         load.run_until_answers_come()
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -155,12 +154,12 @@ def disk_full(site: Deployment, full_s: float = 5.0) -> Counts:
     """The disk of the broker is full, so that it ends; it starts again once there is room."""
     site.have_workers(1)
     with site.load() as load:
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         site.fill_disk()
         load.run_for(full_s)
         site.start_broker()
         load.run_until_answers_come()
-        load.run_for(4.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -168,13 +167,13 @@ def slow_network(site: Deployment, slow_s: float = 20.0) -> Counts:
     """50 ms each way and 64 KiB/s for each connection between worker and broker."""
     site.have_workers(1, through_proxy=True)
     with site.load() as load:
-        load.run_for(3.0)
+        load.run_for(site.steady_s)
         site.proxy.delay_s, site.proxy.bytes_per_s = 0.05, 64 * 1024
         try:
             load.run_for(slow_s)
         finally:
             site.proxy.delay_s, site.proxy.bytes_per_s = 0.0, None
-        load.run_for(3.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 
@@ -187,7 +186,7 @@ def cutting_network(site: Deployment, cuts: int = 15, seed: int = SEED) -> Count
             load.run_for(moments.uniform(0.1, 2.0))
             assert site.proxy.cut(), "the workers are not behind the proxy"
         load.run_until_answers_come()
-        load.run_for(3.0)
+        load.run_for(site.steady_s)
         return load.drain()
 
 

@@ -19,5 +19,5 @@ def site(kafka_jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> It
 
     Workers live on from test to test, as each scenario asks for as many as it needs.
     """
-    with Deployment(tmp_path_factory.mktemp("faults"), rate=RATE, partitions=4) as site:
+    with Deployment(tmp_path_factory.mktemp("faults"), rate=RATE, steady_s=1.5) as site:
         yield site

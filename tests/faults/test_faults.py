@@ -58,11 +58,11 @@ def test_the_only_worker_is_killed(site: Deployment) -> None:
 
 
 def test_workers_that_join_and_leave_repeat_nothing(site: Deployment) -> None:
-    assert_answered_once(scenarios.members_join_and_leave(site, between_s=2.0))
+    assert_answered_once(scenarios.members_join_and_leave(site, joining=1))
 
 
 def test_a_rolling_restart_repeats_nothing(site: Deployment) -> None:
-    assert_answered_once(scenarios.rolling_restart(site, workers=2, between_s=1.0))
+    assert_answered_once(scenarios.rolling_restart(site, workers=2))
 
 
 def test_one_of_two_workers_is_killed(site: Deployment) -> None:
@@ -90,4 +90,4 @@ def exactly_once(site: Deployment) -> Iterator[Deployment]:
 
 
 def test_exactly_once_a_killed_worker_repeats_nothing(exactly_once: Deployment) -> None:
-    assert_answered_once(scenarios.only_worker_killed(exactly_once, kills=2))
+    assert_answered_once(scenarios.only_worker_killed(exactly_once, kills=1))
