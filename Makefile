@@ -1,12 +1,12 @@
 # What a user of a checkout types; `make` alone lists it. docs/setup.md says what setup does.
 #   TORCH_BACKEND=auto|cpu|cuda   torch's wheel      PYTHON=/path/to/python   the Python to use
 
-PYTHON_FILES = app agents models tests deploy
+PYTHON_FILES = app agents models benchmarks tests deploy
 BIN = .venv/bin
 SETUP = @deploy/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test test-gpu lint lock clean
+.PHONY: help run setup test test-gpu faults soak lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,12 +27,23 @@ test-gpu: ## the tests that need a GPU
 	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
 	else echo "There are no GPU tests yet."; fi
 
+faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', COMPARE=1, RATE, JSON
+	$(SETUP) --dev
+	@exec $(BIN)/python -m benchmarks.faults $(if $(RATE),--rate $(RATE)) \
+		$(if $(JSON),--json '$(JSON)') $(if $(COMPARE),--compare) \
+		$(if $(ONLY),--only $(ONLY),--write docs/reliability.md)
+
+soak: ## one worker for MINUTES=30 at 80 % of what it can do, into docs/reliability.md
+	$(SETUP) --dev
+	@exec $(BIN)/python -m benchmarks.soak --minutes $${MINUTES:-30} --write docs/reliability.md
+
 lint: ## ruff and mypy
 	$(SETUP) --dev
 	@$(BIN)/ruff check $(PYTHON_FILES)
 	@$(BIN)/ruff format --check $(PYTHON_FILES)
 	@$(BIN)/mypy
 	@$(BIN)/mypy deploy/environment.py deploy/lock.py
+	@$(BIN)/mypy benchmarks
 
 lock: ## resolve the requirements*.lock files anew from pyproject.toml
 	$(SETUP) --dev

@@ -93,15 +93,16 @@ def _measure(subject: Subject, arguments: argparse.Namespace, folder: Path) -> t
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--only", nargs="*", choices=SCENARIOS, help="these faults alone")
-    parser.add_argument(
-        "--subject", nargs="*", choices=SUBJECTS, default=[OURS.name, EXACTLY_ONCE.name]
-    )
+    parser.add_argument("--subject", nargs="*", choices=SUBJECTS, help="these subjects alone")
+    parser.add_argument("--compare", action="store_true", help="the peers as well")
     parser.add_argument("--rate", type=float, default=300.0, help="requests per second")
     parser.add_argument("--folder", type=Path, help="where logs and data are kept afterwards")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the tables")
     arguments = parser.parse_args()
-    arguments.subjects = [SUBJECTS[name] for name in arguments.subject]
+    ours = (OURS.name, EXACTLY_ONCE.name)
+    names = arguments.subject or (SUBJECTS if arguments.compare else ours)
+    arguments.subjects = [SUBJECTS[name] for name in names]
     if arguments.only and arguments.write:
         parser.error("--write is for a whole table, --only for a part of one")
 

@@ -53,17 +53,22 @@ def table(rows: Iterable[tuple[Scenario, Counts]]) -> str:
 
 
 def write(page: Path, subject: Subject, rows: Iterable[tuple[Scenario, Counts]]) -> None:
-    """Replace what the page holds of this subject.
+    """Put the results of a subject into the page."""
+    replace(page, subject.name, f"Measured on {machine()}.\n\n{table(rows)}")
+
+
+def replace(page: Path, name: str, content: str) -> None:
+    """Put `content` between the two markers of that name.
 
     Raises:
-        ValueError: the page has no place for it.
+        ValueError: the page has no such place.
     """
-    begin, end = f"<!-- faults: {subject.name} -->", f"<!-- end: {subject.name} -->"
+    begin, end = f"<!-- measured: {name} -->", f"<!-- end: {name} -->"
     text = page.read_text(encoding="utf-8")
     place = re.compile(rf"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     if not place.search(text):
         raise ValueError(f"{page} has no line {begin} with {end} after it")
-    block = f"{begin}\nMeasured on {machine()}.\n\n{table(rows)}\n{end}"
+    block = f"{begin}\n{content}\n{end}"
     page.write_text(place.sub(lambda _: block, text), encoding="utf-8")
 
 

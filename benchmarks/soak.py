@@ -1,0 +1,133 @@
+"""`python -m benchmarks.soak`: one worker for a long time at a share of what it can do."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.faults import report
+from benchmarks.faults.counting import Counts
+from benchmarks.faults.deployment import Deployment
+from benchmarks.faults.load import Load
+
+SAMPLE_S = 5.0
+WARM_UP_S = 10.0
+CAPACITY_S = 20.0
+FLOOD_RATE = 3000.0
+"""More requests a second than the worker answers, so that its own speed is seen."""
+SETTLED_SHARE = 0.1
+"""From what share of the time on memory must not grow."""
+MIB = 2**20
+
+
+@dataclass
+class Series:
+    """What was seen of the worker while the load went on, a sample every `SAMPLE_S`."""
+
+    at_s: list[float] = field(default_factory=list)
+    rss_mib: list[float] = field(default_factory=list)
+    lag: list[int] = field(default_factory=list)
+    """Requests that wait for their answer."""
+
+    def add(self, at_s: float, rss_mib: float, lag: int) -> None:
+        self.at_s.append(at_s)
+        self.rss_mib.append(rss_mib)
+        self.lag.append(lag)
+
+    def settled(self) -> Series:
+        """What came after `SETTLED_SHARE` of the time."""
+        start = int(len(self.at_s) * SETTLED_SHARE)
+        return Series(self.at_s[start:], self.rss_mib[start:], self.lag[start:])
+
+
+def main() -> int:
+    arguments = _arguments()
+    with (
+        tempfile.TemporaryDirectory(prefix="bertstream-soak-") as scratch,
+        Deployment(arguments.folder or Path(scratch)) as site,
+    ):
+        [worker] = site.have_workers(1)
+        capacity = measure_capacity(site)
+        site.rate = capacity * arguments.share
+        print(f"capacity {capacity:.0f}/s; {site.rate:.0f}/s for {arguments.minutes} min")
+        logged = len(worker.log)
+        with site.load() as load:
+            series = watch(load, worker.process.pid, arguments.minutes * 60)
+            counts = load.drain()
+        complaints = re.findall(r"^.*\[(?:WARNING|ERROR|CRITICAL)\].*$", worker.log[logged:], re.M)
+    summary = describe(capacity, counts, series.settled(), complaints)
+    print(summary, *counts.remarks, *complaints[:20], sep="\n")
+    if arguments.write:
+        report.replace(arguments.write, "soak", f"Measured on {report.machine()}.\n\n{summary}")
+    return int(bool(counts.lost or counts.wrongly_keyed or counts.failed or complaints))
+
+
+def measure_capacity(site: Deployment) -> float:
+    """Requests that the one worker answers in a second when there are always some waiting."""
+    site.rate = FLOOD_RATE
+    with site.load() as load:
+        load.run_for(WARM_UP_S)
+        before = load.ledger.answered
+        load.run_for(CAPACITY_S)
+        answered = load.ledger.answered - before
+        assert load.ledger.outstanding > site.rate, "the worker keeps up with the flood"
+        load.drain()
+    return answered / CAPACITY_S
+
+
+def watch(load: Load, pid: int, seconds: float) -> Series:
+    """Sample the worker while the load goes on."""
+    series = Series()
+    began = time.monotonic()
+    while (elapsed_s := time.monotonic() - began) < seconds:
+        series.add(elapsed_s, rss_mib(pid), load.ledger.outstanding)
+        load.run_for(SAMPLE_S)
+    return series
+
+
+def rss_mib(pid: int) -> float:
+    """Memory that a process has in RAM, in MiB."""
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True)
+    return int(shown.stdout) * 1024 / MIB
+
+
+def describe(capacity: float, counts: Counts, series: Series, complaints: list[str]) -> str:
+    """The figures as a Markdown table."""
+    slope, _ = statistics.linear_regression(series.at_s, series.rss_mib)
+    rows = {
+        "capacity of the worker": f"{capacity:.0f}/s",
+        "load": f"{counts.rate:.0f}/s for {counts.duration_s / 60:.1f} min",
+        "sent, answered": f"{counts.sent:,}, {counts.answered:,}",
+        "lost, duplicated, wrongly keyed, failed": f"{counts.lost}, {counts.duplicated}, "
+        f"{counts.wrongly_keyed}, {counts.failed}",
+        f"memory of the worker at {SETTLED_SHARE:.0%}, at the end": f"{series.rss_mib[0]:.0f} MiB, "
+        f"{series.rss_mib[-1]:.0f} MiB",
+        "its slope from there": f"{slope * 3600:+.1f} MiB an hour",
+        "requests waiting: median, most, at the end": f"{statistics.median(series.lag):.0f}, "
+        f"{max(series.lag)}, {series.lag[-1]}",
+        "longest pause": f"{counts.longest_pause_s:.1f} s",
+        "warnings and errors logged": f"{len(complaints)}",
+    }
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())])
+
+
+def _arguments() -> argparse.Namespace:
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--share", type=float, default=0.8, help="of the measured capacity")
+    parser.add_argument("--folder", type=Path, help="where logs and data are kept afterwards")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
