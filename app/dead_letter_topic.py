@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.dead_letters import DeadLetter, Mark
 from app.kafka import broker_errors
-from app.reading import Ranges, offsets_now, read, reader
+from app.reading import Ranges, offsets_now, read, reader, settle
 from app.records import Source
 from app.settings import Settings
 
@@ -32,12 +32,19 @@ class DeadLetterTopic:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[DeadLetterTopic]:
+    async def open(
+        cls, settings: Settings, *, settled: bool = False
+    ) -> AsyncIterator[DeadLetterTopic]:
         """The topic as it is now.
 
+        Arguments:
+            settled: Miss nothing: wait for transactions that are still open.
+
         Raises:
-            BrokerError: no broker answers, or the topic is missing.
+            BrokerError: no broker answers, the topic is missing, or a transaction does not end.
         """
+        if settled:
+            await settle(settings, settings.dead_letter_topic)
         async with reader(settings) as consumer:
             name = settings.dead_letter_topic
             yield cls(consumer, name, await offsets_now(consumer, name))
@@ -65,7 +72,9 @@ class DeadLetterTopic:
             for tp, offsets in now.items()
         }
 
-    async def read(self, ranges: Ranges) -> AsyncGenerator[list[DeadLetter | Mark]]:
+    async def read(
+        self, ranges: Ranges, *, settled: bool = False
+    ) -> AsyncGenerator[list[DeadLetter | Mark]]:
         """Dead letters and marks in these offsets; in order within each partition.
 
         Raises:

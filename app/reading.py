@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,9 +25,12 @@ Ranges = Mapping[TopicPartition, range]
 
 @asynccontextmanager
 async def reader(
-    settings: Settings, *, fetch_bytes: int = FETCH_BYTES
+    settings: Settings,
+    *,
+    fetch_bytes: int = FETCH_BYTES,
+    isolation_level: str = "read_committed",
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of what has been committed, that is assigned nothing yet.
+    """A consumer that is assigned nothing yet.
 
     Arguments:
         fetch_bytes: Most that is fetched of a partition at once, unless a record is larger.
@@ -36,7 +40,7 @@ async def reader(
     """
     consumer = AIOKafkaConsumer(
         **client_options(settings),
-        isolation_level="read_committed",
+        isolation_level=isolation_level,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         max_partition_fetch_bytes=fetch_bytes,
@@ -49,7 +53,9 @@ async def reader(
 
 
 async def offsets_now(consumer: AIOKafkaConsumer, topic: str) -> dict[TopicPartition, range]:
-    """The offsets that each partition of a topic holds at this moment.
+    """The offsets of each partition of a topic that can be read at this moment.
+
+    For a consumer of what is committed they end at the first transaction that is still open.
 
     Raises:
         BrokerError: there is no such topic, or the broker does not say.
@@ -61,13 +67,37 @@ async def offsets_now(consumer: AIOKafkaConsumer, topic: str) -> dict[TopicParti
     return {tp: range(begins[tp], ends[tp]) for tp in partitions}
 
 
+async def settle(settings: Settings, topic: str) -> None:
+    """Wait until the transactions that are open on a topic have ended.
+
+    What lies behind the first of them, committed or not, cannot be read until then.
+
+    Raises:
+        BrokerError: one does not end within `SILENCE_S`, or the broker does not answer.
+    """
+    async with (
+        reader(settings, isolation_level="read_uncommitted") as every,
+        reader(settings) as committed,
+    ):
+        ends = {tp: offsets.stop for tp, offsets in (await offsets_now(every, topic)).items()}
+        deadline = time.monotonic() + SILENCE_S
+        while True:
+            readable = await offsets_now(committed, topic)
+            if all(readable[tp].stop >= end for tp, end in ends.items()):
+                return
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"a transaction on {topic} has been open for {SILENCE_S:g} s, as after a "
+                    "worker was killed: try again in a minute"
+                )
+            await asyncio.sleep(POLL_MS / 1000)
+
+
 async def read(consumer: AIOKafkaConsumer, ranges: Ranges) -> AsyncGenerator[list[ConsumerRecord]]:
     """The records in these offsets, as they are fetched; in order within each partition.
 
-    A transaction that is still open is not waited for: its partition ends before it.
-
     Raises:
-        BrokerError: the broker does not answer for `SILENCE_S`.
+        BrokerError: nothing is heard for `SILENCE_S`.
     """
     ends = {tp: offsets.stop for tp, offsets in ranges.items() if offsets}
     consumer.assign(list(ends))
@@ -80,7 +110,8 @@ async def read(consumer: AIOKafkaConsumer, ranges: Ranges) -> AsyncGenerator[lis
         for tp, records in fetched.items():
             yield [record for record in records if record.offset < ends[tp]]
         for tp in list(ends):
-            if await _has_reached(consumer, tp, ends[tp]):
+            # The position, not the last record: markers of transactions are no records.
+            if await consumer.position(tp) >= ends[tp]:
                 consumer.pause(tp)
                 del ends[tp]
                 heard = time.monotonic()
@@ -88,9 +119,3 @@ async def read(consumer: AIOKafkaConsumer, ranges: Ranges) -> AsyncGenerator[lis
             heard = time.monotonic()
         elif time.monotonic() - heard > SILENCE_S:
             raise BrokerError(f"Kafka has not answered for {SILENCE_S:g} s")
-
-
-async def _has_reached(consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
-    position = await consumer.position(tp)
-    stable = consumer.last_stable_offset(tp)
-    return position >= end or (stable is not None and 0 <= stable <= position)

@@ -25,8 +25,8 @@ from app.dead_letter_topic import DeadLetterTopic, Selection
 from app.dead_letters import REPLAY_COUNT, DeadLetter, Filter, Mark
 from app.envelopes import Envelope
 from app.errors import BrokerError
-from app.kafka import broker_errors, client_options, connect
-from app.reading import SILENCE_S, Ranges, offsets_now, read, reader
+from app.kafka import broker_errors, client_options, connect, partitions_of
+from app.reading import SILENCE_S, Ranges, offsets_now, read, reader, settle
 from app.records import REPLAY_ID
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
 
@@ -72,6 +72,7 @@ class Plan:
         """Look for what is to be replayed.
 
         Arguments:
+            topic: Opened `settled`, so that no mark is missed.
             again: Also what has been replayed already.
             max_replays: Leave out what has been replayed so often and ended here again.
             advance: Told, now and then, how many records more have been read.
@@ -136,8 +137,8 @@ class Replay:
             BrokerError: no broker answers, or there is no topic `to`.
         """
         async with Requests.open(settings) as requests:
-            if to is not None and to not in requests.topics:
-                raise BrokerError(f"there is no topic {to}: create it before the replay")
+            if to is not None:
+                await requests.require(to)
             replay = cls(settings, topic, requests, await _producer(settings), to)
             try:
                 yield replay
@@ -163,6 +164,7 @@ class Replay:
             BrokerError: Kafka went away, or another replay has begun. What was sent is marked.
         """
         # Another replay may have sent some since they were looked for. It has ended by now.
+        await settle(self._settings, self._topic.name)
         await plan.selection.update(self._topic)
         batch: list[DeadLetter] = []
         size = tried = 0
@@ -279,7 +281,7 @@ class Replay:
 class Requests:
     """Looks up requests where they stood."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, topics: frozenset[str]) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, topics: set[str]) -> None:
         self.topics = topics
         """Every topic that there is."""
         self._consumer = consumer
@@ -295,8 +297,23 @@ class Requests:
         """
         async with reader(settings) as consumer:
             with broker_errors("cannot list the topics"):
-                topics = frozenset(await consumer.topics())
+                topics = set(await consumer.topics())
             yield cls(consumer, topics)
+
+    async def require(self, topic: str) -> None:
+        """Make sure of a topic, which may be new.
+
+        Raises:
+            BrokerError: there is none.
+        """
+        if topic not in self.topics:
+            try:
+                await partitions_of(self._consumer, topic)
+            except BrokerError:
+                raise BrokerError(
+                    f"there is no topic {topic}: create it before the replay"
+                ) from None
+            self.topics.add(topic)
 
     async def complete(self, letter: DeadLetter) -> DeadLetter | None:
         """A letter whose value was omitted with all of its request; None where that is gone.

@@ -247,7 +247,7 @@ async def _replay(
     from app.dead_letter_topic import DeadLetterTopic
     from app.replay import Plan, Replay, Report
 
-    async with DeadLetterTopic.open(settings) as topic:
+    async with DeadLetterTopic.open(settings, settled=True) as topic:
         total = _length(topic.ranges)
         with progress(total) as display:
             task = display.add_task("reading", total=total)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import ConsumerRecord
 
+from app import reading
 from app import replay as replaying
 from app.cli import main
 from app.dead_letter_topic import DeadLetterTopic
@@ -23,7 +25,7 @@ from app.replay import Plan, Replay, Report
 from app.settings import PREFIX, Settings
 from app.topics import ensure_topics
 from tests.integration.conftest import Produced, Topics, run
-from tests.workers import environment, service_settings
+from tests.workers import StartedWorker, environment, eventually, service_settings
 
 GOOD = orjson.dumps({"text": "Shares fell on Monday after the bank reported a loss."})
 MAX_LETTER_BYTES = 2_000
@@ -383,7 +385,7 @@ def planned(settings: Settings, *steps: Any) -> Any:
     """Make a plan, and call the steps with it, one after the other."""
 
     async def plan() -> Any:
-        async with DeadLetterTopic.open(settings) as topic:
+        async with DeadLetterTopic.open(settings, settled=True) as topic:
             plan = await Plan.of(topic, Filter())
             return [await step(topic, plan) for step in steps]
 
@@ -468,3 +470,173 @@ def test_what_another_replay_has_sent_meanwhile_is_not_sent(
     _, report = planned(settings, other, ours)
     assert report == Report(replayed=8)
     assert len(replayed(topics, settings.request_topic, 20)) == 20
+
+
+def test_an_open_transaction_is_waited_for_only_where_a_mark_may_lie_behind_it(
+    settings: Settings,
+    topics: Topics,
+    dead_letters: Any,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a worker leaves behind that was killed while it delivered exactly once."""
+    topics.write(settings.dead_letter_topic, [letter(settings, n) for n in range(10)])
+
+    def transactional() -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=topics.bootstrap_servers,
+            transactional_id=settings.app_id,
+            transaction_timeout_ms=600_000,
+        )
+
+    async def leave_open() -> None:
+        producer = transactional()
+        await producer.start()
+        await producer.begin_transaction()
+        left = letter(settings, 77)
+        for partition in range(settings.partitions):
+            await producer.send_and_wait(
+                settings.dead_letter_topic,
+                left.value,
+                headers=left.headers,
+                partition=partition,
+            )
+        # Not stopped, which would abort it: closed as a killed process's connections are.
+        await producer.client.close()
+
+    async def end() -> None:
+        async with transactional():
+            pass
+
+    run(leave_open())
+    assert dead_letters("list", "--json") == 0
+    assert {row["source"]["offset"] for row in rows(capsys.readouterr().out)} == {*range(10)}
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "SILENCE_S", 2.0)
+        assert dead_letters("replay", "--yes") == 1
+    assert f"a transaction on {settings.dead_letter_topic} has been open" in capsys.readouterr().err
+    run(end())
+    assert dead_letters("replay", "--yes") == 0
+    assert "10 replayed" in capsys.readouterr().out
+
+
+def hopeless(text: bytes, size: int = 0) -> bytes:
+    """A request that ends in an error each time, of about so many bytes."""
+    return b'{"text": 5, "x": "' + text + b"x" * size + b'"}'
+
+
+def test_a_dead_letter_that_cannot_be_written_blocks_nobody(
+    worker: StartedWorker, module_settings: Settings, topics: Topics
+) -> None:
+    large, key = MAX_LETTER_BYTES * 50, b"k" * MAX_LETTER_BYTES
+    cases = {
+        b"small": Produced(hopeless(b"small"), b"small"),
+        b"large": Produced(hopeless(b"large", large), b"large", [("traceparent", b"00-1")]),
+        b"no-key": Produced(hopeless(b"no-key", large)),
+        b"large-key": Produced(hopeless(b"large-key"), key),
+        b"large-header": Produced(b"", b"large-header", [("traceparent", key)]),
+    }
+    records = [one for case in cases.values() for one in (Produced(GOOD), case, Produced(GOOD))]
+    written = topics.write(module_settings.request_topic, records)
+    places = dict(zip(cases, written[1::3], strict=True))
+    statuses = Counter(
+        answer["status"]
+        for answer in topics.responses(module_settings, len(records))
+        if (answer["source"]["partition"], answer["source"]["offset"]) in written
+    )
+    assert statuses == {"ok": 10, "error": 5}
+
+    headers = {
+        (int(found["source.partition"]), int(found["source.offset"])): (one, found)
+        for one in topics.read(module_settings.dead_letter_topic, len(cases))
+        for found in [dict(one.headers)]
+        if "source.offset" in found
+    }
+    assert headers.keys() >= set(places.values())
+    for name, place in places.items():
+        one, found = headers[place]
+        kept = name == b"small"
+        assert one.value == (cases[name].value if kept else None), name
+        assert found.get("error.value") == (None if kept else b"omitted"), name
+        assert found["error.code"] in (b"wrong_type", b"invalid_json")
+    assert headers[places[b"large"]][0].key == b"large"
+    assert headers[places[b"large"]][1]["traceparent"] == b"00-1"
+    eventually(lambda: lag(worker) == 0, 15, "no lag")
+
+
+def lag(worker: StartedWorker) -> int | None:
+    partitions = worker.get("/api/status")[1]["partitions"]
+    return sum(one["lag"] for one in partitions) if partitions else None
+
+
+def test_a_replay_keeps_the_id_however_often_it_comes_back(
+    worker: StartedWorker,
+    module_settings: Settings,
+    topics: Topics,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Captured,
+) -> None:
+    dead_letters = command(module_settings, monkeypatch)
+    request_topic = module_settings.request_topic
+    tagged = [("traceparent", b"00-back")]
+    [(partition, offset)] = topics.write(
+        request_topic, [Produced(hopeless(b"again", MAX_LETTER_BYTES), None, tagged)]
+    )
+    identity = f"{request_topic}-{partition}-{offset}"
+
+    def answers() -> list[dict[str, Any]]:
+        found = topics.responses(module_settings, 1, quiet_s=0.3)
+        return [one for one in found if one["id"] == identity]
+
+    def has_answers(count: int) -> bool:
+        return len(answers()) == count
+
+    for answered in range(1, 5):
+        eventually(partial(has_answers, answered), 20, f"{answered} answers")
+        assert dead_letters("replay", "--yes", "--json") == 0
+        report = json.loads(capfd.readouterr().out)
+    assert report["replayed_too_often"] >= 1
+    assert dead_letters("list", "--waiting", "--json", "--limit", "1000") == 0
+    listed = [row for row in rows(capfd.readouterr().out) if row["id"] == identity]
+    assert [(row["replays"], row["omitted"]) for row in listed] == [(3, True)]
+    assert len(answers()) == 4
+
+    # With the request itself, since the letter has not its value.
+    assert dead_letters("show", f"{request_topic}-{partition}-{offset}", "--raw") == 0
+    assert capfd.readouterr().out.encode() == hopeless(b"again", MAX_LETTER_BYTES)
+
+
+def test_the_worker_tells_of_the_latest(
+    worker: StartedWorker, module_settings: Settings, topics: Topics
+) -> None:
+    [(partition, offset)] = topics.write(
+        module_settings.request_topic, [Produced(b'{"text": ""}', b"told")]
+    )
+
+    def told() -> Any:
+        status = worker.get("/api/status")[1]["dead_letters"]
+        ours = [one for one in status["latest"] or [] if one["id"] == "told"]
+        return ours and status
+
+    status = eventually(told, 20, "the dead letter is told of")
+    newest = status["latest"][0]
+    assert newest["code"] == "empty_text"
+    assert newest["text"] == '{"text": ""}'
+    assert (newest["source"]["partition"], newest["source"]["offset"]) == (partition, offset)
+    assert status["records"] >= 1
+    assert eventually(
+        lambda: worker.get("/api/status")[1]["dead_letters"]["recent"].get("empty_text"), 20
+    )
+    run(replay_everything(module_settings))
+    eventually(
+        lambda: worker.get("/api/status")[1]["dead_letters"]["latest"][-1]["replayed_at"],
+        20,
+        "the mark is told of",
+    )
+
+
+async def replay_everything(settings: Settings) -> None:
+    async with DeadLetterTopic.open(settings) as topic:
+        plan = await Plan.of(topic, Filter())
+        async with Replay.open(settings, topic) as replay:
+            await replay.send(plan)
