@@ -269,37 +269,50 @@ class AtLeastOncePublisher(Publisher):
 
     async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
         """Answer on the topic that was asked for; False where that cannot be."""
-        assert self._producer is not None
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
-                await (await part[0].send(self._producer, alone=True))
-        except (TimeoutError, KafkaError) as error:
-            self.refuse(parcel, part, error)
-            return False
-        return True
-
-    async def _deliver_part(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
-        """Deliver a part, again and again where the broker refuses it for a passing reason.
-
-        Returns:
-            False where it was refused for good; None where the partition is not ours any more.
-        """
-        attempt = 0
+        alone = False
         while True:
             producer = self._producer
             assert producer is not None
             try:
-                await (await part[0].send(producer, alone=True))
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
+                    await (await part[0].send(producer, alone=alone))
+            except (TimeoutError, KafkaError) as error:
+                if alone or not isinstance(error, MessageSizeTooLargeError):
+                    self.refuse(parcel, part, error)
+                    return False
+                alone = True
+                await self._renew(producer)
+            else:
+                return True
+
+    async def _deliver_part(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
+        """Deliver a part, again and again where the broker refuses it for a passing reason.
+
+        One that is too large is sent again alone, as only a neighbour in its batch may have been.
+        It is not sent alone from the start: each partition takes one batch after the other, and
+        thousands of them take longer than the producer keeps any.
+
+        Returns:
+            False where it was refused for good; None where the partition is not ours any more.
+        """
+        attempt, alone = 0, False
+        while True:
+            producer = self._producer
+            assert producer is not None
+            try:
+                await (await part[0].send(producer, alone=alone))
             except MessageSizeTooLargeError as error:
-                self.refuse(parcel, part, error)
-                return False
+                if alone:
+                    self.refuse(parcel, part, error)
+                    return False
+                alone = True
             except KafkaError as error:
                 problem = f"{part[0].topic}: {type(error).__name__}"
                 self.failed(parcel.outcome.job.source, problem)
+                await self.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
             else:
                 return True
-            await self.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-            attempt += 1
             if not self._is_current(parcel.outcome):
                 return None
             await self._renew(producer)

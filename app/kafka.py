@@ -35,6 +35,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
     Raises:
         SettingsError: a certificate or key file cannot be read.
     """
+    from app.record_batches import accept_any_header_name
+
+    accept_any_header_name()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "security_protocol": settings.security_protocol or "PLAINTEXT",
