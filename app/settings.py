@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     """Faust app id, and so the consumer group."""
     worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
     """Turns static membership on: unique among live workers, the same after a restart."""
+    session_timeout_s: Annotated[float, Field(ge=6.0, le=1800.0)] = 8.0
+    """How long a worker may be silent before its partitions go to others; a worker with a
+    `WORKER_ID` that is back within this time finds them waiting."""
 
     model: str = BUILTIN_MODEL
     """Checkpoint folder, or else a model id of the Hugging Face hub with optional `@revision`;

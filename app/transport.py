@@ -25,13 +25,14 @@ from app.kafka import client_options
 from app.offsets import OffsetTracker, committed_offsets
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
 
-SESSION_TIMEOUT_S = 8.0
 HEARTBEAT_S = 2.0
 MAX_POLL_INTERVAL_S = 24 * 3600
 """aiokafka leaves the group when nothing was fetched for this long, as when responses cannot be
 written for hours. What else could hang has a limit of its own."""
 COMMITTED_TIMEOUT_S = 10.0
 LAST_COMMIT_S = 3.0
+REBALANCE_MARGIN_S = 5.0
+"""What a rebalance may take beyond the drain: the last commit, and the way to the broker."""
 DRAIN_POLL_S = 0.05
 FLUSH_TIMEOUT_S = 5.0
 PRODUCER_TIMEOUT_S = 20.0
@@ -61,9 +62,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             enable_auto_commit=False,
             auto_offset_reset=settings.auto_offset_reset,
             isolation_level="read_committed",
-            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-            rebalance_timeout_ms=int((settings.drain_timeout_s + SESSION_TIMEOUT_S) * 1000),
+            rebalance_timeout_ms=int((settings.drain_timeout_s + REBALANCE_MARGIN_S) * 1000),
             max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
             max_poll_records=self.app.conf.broker_max_poll_records,
         )

@@ -33,7 +33,7 @@ from app.tables import declare_tables
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
 from app.transactions import ExactlyOncePublisher
-from app.transport import HEARTBEAT_S, SESSION_TIMEOUT_S, Transport
+from app.transport import HEARTBEAT_S, Transport
 from app.web.server import StatusServer
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ def create_app(settings: Settings) -> BertstreamApp:
         topic_allow_declare=settings.create_topics,
         topic_disable_leader=True,
         consumer_auto_offset_reset=settings.auto_offset_reset,
-        broker_session_timeout=SESSION_TIMEOUT_S,
+        broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=HEARTBEAT_S,
         broker_commit_interval=1.0,
         stream_buffer_maxsize=STREAM_BUFFER_RECORDS,
