@@ -16,6 +16,7 @@ from models.errors import InferenceFailed
 from models.inference.buffer import Buffer
 from models.inference.lane import BatchDone, Lane
 from models.inference.tasks import Document, EncodedDocument, Segment
+from models.inference.threads import Threads
 from models.inference.ticket import Answer, Ticket
 from models.inference.watch import Watch
 
@@ -71,10 +72,14 @@ def until(condition: Callable[[], bool]) -> None:
 class Bench:
     """A lane with its two threads, and what comes out of it."""
 
-    def __init__(self, *, batch_wait_s: float, max_in_flight: int = 3) -> None:
+    def __init__(
+        self, *, batch_wait_s: float, max_in_flight: int = 3, limit_s: float = DEADLINE_S
+    ) -> None:
         self.device = Device()
         self.buffer = Buffer()
-        self.watch = Watch(DEADLINE_S)
+        self.watch = Watch(limit_s)
+        self.bugs: list[BaseException] = []
+        self.threads = Threads(self.bugs.append)
         self.answers: list[Answer] = []
         self.done: list[BatchDone] = []
         self.lane = Lane(
@@ -105,17 +110,19 @@ class Bench:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in (self.lane.compute, self.lane.decode)
-        ]
-        for thread in threads:
-            thread.start()
+        self.threads.start("compute", self.lane.compute)
+        self.threads.start("decode", self.lane.decode)
         yield
         self.lane.close()
-        for thread in threads:
-            thread.join(DEADLINE_S)
-            assert not thread.is_alive()
+        assert self.threads.join(DEADLINE_S) == []
+        assert not self.bugs
+
+    def give_up(self, tickets: list[Ticket]) -> list[Ticket]:
+        """Give up what is overdue, as the pool does, and add the documents that it was."""
+        for step in self.watch.overdue():
+            tickets += step.give_up()
+            self.threads.replace(step.thread)
+        return tickets
 
 
 def test_full_batches_go_behind_the_one_that_computes_up_to_the_limit() -> None:
@@ -194,3 +201,32 @@ def test_a_document_that_fails_in_two_batches_at_once_is_answered_once() -> None
         until(lambda: bench.lane.in_flight == 0)
     ((_, outcome),) = bench.answers
     assert isinstance(outcome, InferenceFailed)
+
+
+@pytest.mark.parametrize("late_error", [False, True])
+def test_batches_behind_one_that_hangs_are_answered(late_error: bool) -> None:
+    bench = Bench(batch_wait_s=0.0, limit_s=0.4)
+    given_up: list[Ticket] = []
+    with bench.running():
+        for number in range(3):
+            bench.put(1)
+            until(lambda number=number: len(bench.device.launched) > number)
+        hanging, *others = bench.device.launched
+        until(lambda: bool(bench.give_up(given_up)))
+        assert bench.lane.in_flight == 2
+        for other in others:
+            other.finished.set()
+        until(lambda: len(bench.answers) == 2)
+        bench.put(1)
+        until(lambda: len(bench.device.launched) == 4)
+
+        if late_error:
+            hanging.fail()
+        hanging.finished.set()
+        until(lambda: not bench.threads.hanging())
+        assert bench.lane.in_flight == 1
+        bench.device.launched[3].finished.set()
+        until(lambda: len(bench.answers) == 3)
+    assert len(bench.done) == 3
+    assert len(given_up) == 1
+    assert not set(given_up) & {ticket for ticket, _ in bench.answers}
