@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from playwright.sync_api import Page, expect
+from aiokafka import AIOKafkaProducer
+from playwright.sync_api import Dialog, Page, expect
 
 from app.client import Client
 from app.settings import Settings
@@ -108,8 +109,39 @@ def test_lag_and_throughput_move(
     assert first.locator("#chart-documents path.line").get_attribute("d")
 
 
+def test_a_dead_letter_is_shown_and_cannot_run(first: Page, settings: Settings) -> None:
+    dialogs: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    first.on("dialog", note)
+    value = """{"id": "<script>alert(1)</script>", "x": "'\\" onfocus=alert(1) autofocus>"}"""
+    produce(settings, value.encode())
+    panel = first.get_by_role("region", name="Dead letters")
+    row = panel.locator("tbody tr").filter(has_text="missing_field")
+    expect(row).to_contain_text("The field 'text' is missing.")
+    expect(row).to_contain_text("<script>alert(1)</script>")
+    expect(row.locator(".snippet")).to_have_text(value)
+    expect(panel.get_by_role("listitem").filter(has_text="missing_field")).to_be_visible()
+    assert panel.locator("script, [onfocus], [autofocus]").count() == 0
+    assert dialogs == []
+
+
 def documents_in_all(page: Page) -> int:
     return int(page.locator("#documents-total").inner_text().split()[0].replace(",", ""))
+
+
+def produce(settings: Settings, value: bytes) -> None:
+    """Write one record to the request topic, byte for byte."""
+
+    async def send() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer:
+            await producer.send_and_wait(settings.request_topic, value)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, send()).result()
 
 
 def send_documents(settings: Settings) -> None:
