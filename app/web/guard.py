@@ -8,6 +8,7 @@ or in a form, which leaves a cookie.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -25,6 +26,8 @@ PROBES = frozenset({"/healthz", "/readyz"})
 COOKIE = "bertstream"
 COOKIE_AGE_S = 30 * 24 * 3600
 MAX_FORM_BYTES = 16 * 1024
+BODY_WITHIN_S = 30.0
+"""How long a client may take to send what it posts."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,7 +107,8 @@ class Guard:
     async def _ask_for_token(self, request: web.Request, token: str) -> web.StreamResponse:
         given: object = request.query.get("token") if request.method != "POST" else None
         if request.path == "/" and request.method == "POST":
-            form = await request.clone(client_max_size=MAX_FORM_BYTES).post()
+            async with asyncio.timeout(BODY_WITHIN_S):
+                form = await request.clone(client_max_size=MAX_FORM_BYTES).post()
             given = form.get("token")
         if isinstance(given, str) and _same(given.strip(), token):
             return _keep_token(request, token)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from mode import Service
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -28,9 +29,21 @@ from app.errors import (
 )
 from app.exchange import NoAnswer
 from app.settings import MAX_RECORD_BYTES
-from app.web.guard import PAGES, Guard, Handler, add_headers, json_response, problem
+from app.web.guard import BODY_WITHIN_S, PAGES, Guard, Handler, add_headers, json_response, problem
 
 log = logging.getLogger(__name__)
+
+
+class _WellFormed(logging.Filter):
+    """Drops what aiohttp logs of a request that is no HTTP: its first line, with a token in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else record.exc_info
+        return not isinstance(error, HttpProcessingError)
+
+
+http_log = logging.getLogger(f"{__name__}.http")
+http_log.addFilter(_WellFormed())
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY_BYTES = 17 * 1024 * 1024
@@ -38,6 +51,10 @@ MAX_BODY_BYTES = 17 * 1024 * 1024
 ENVELOPE_BYTES = 1024
 """What an id and Kafka add to a record."""
 ANSWER_WITHIN_S = 30.0
+IDLE_S = 30.0
+"""How long a connection may stay open without a whole request; the page asks each second."""
+PREDICTIONS_AT_ONCE = 16
+"""Posted documents in memory at once; the bodies of others wait in their sockets."""
 PORTS_TRIED = 100
 CLOSE_WITHIN_S = 1.0
 REQUEST_FIELDS = ("id", "text", "text_pair", "model", "top_k", "deadline_ms")
@@ -81,6 +98,7 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
         port: int = 6066,
         token: str | None = None,
         answer_within_s: float = ANSWER_WITHIN_S,
+        idle_s: float = IDLE_S,
         **kwargs: Any,
     ) -> None:
         self._source = source
@@ -89,6 +107,8 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
         self._port = port
         self._token = token
         self._answer_within_s = answer_within_s
+        self._idle_s = idle_s
+        self._predictions = asyncio.Semaphore(PREDICTIONS_AT_ONCE)
         self._runner: web.AppRunner | None = None
         super().__init__(**kwargs)
 
@@ -96,7 +116,11 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
         """Listen; the page answers when this returns."""
         # No access log: it would write down tokens, and a line a second for every open page.
         self._runner = web.AppRunner(
-            self.application(), access_log=None, shutdown_timeout=CLOSE_WITHIN_S
+            self.application(),
+            access_log=None,
+            logger=http_log,
+            keepalive_timeout=self._idle_s,
+            shutdown_timeout=CLOSE_WITHIN_S,
         )
         await self._runner.setup()
         try:
@@ -171,8 +195,14 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
         return json_response(self._source.status())
 
     async def _predict_one(self, request: web.Request) -> web.Response:
+        async with self._predictions:
+            return await self._predict_posted(request)
+
+    async def _predict_posted(self, request: web.Request) -> web.Response:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            body = await request.read()
         try:
-            document = read_request(await request.read())
+            document = read_request(body)
         except RequestError as error:
             return problem(400, error.code, str(error))
         if len(orjson.dumps(document)) > MAX_RECORD_BYTES - ENVELOPE_BYTES:
@@ -230,6 +260,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
         return too_large(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+    except TimeoutError:
+        return problem(408, "request_timeout", "the body did not come in time", retryable=True)
     except web.HTTPException as error:
         answer = problem(error.status, error.reason.lower().replace(" ", "_"), error.reason)
         if "Allow" in error.headers:

@@ -253,11 +253,11 @@ class Site:
         self.asked.append(request)
         return await self.answer(request)
 
-    def start(self, *, port: int = 0, token: str | None = None) -> str:
+    def start(self, *, port: int = 0, token: str | None = None, **options: Any) -> str:
         """Listen, and give the page's address."""
 
         async def start() -> str:
-            self._server = StatusServer(self.source, self._ask, port=port, token=token)
+            self._server = StatusServer(self.source, self._ask, port=port, token=token, **options)
             await self._server.start()
             return self._server.url
 

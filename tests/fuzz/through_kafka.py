@@ -217,11 +217,11 @@ class Memory:
         while not self._stop.wait(SAMPLE_S):
             self.samples.append(self._process.memory_info().rss)
 
-    def thirds(self) -> list[float]:
-        """Mean of each third of the run."""
-        third = max(1, len(self.samples) // 3)
-        parts = self.samples[:third], self.samples[third:-third], self.samples[-third:]
-        return [sum(part) / max(1, len(part)) for part in parts]
+    def tenths(self) -> list[float]:
+        """Mean of each tenth of the run."""
+        step = max(1.0, len(self.samples) / 10)
+        parts = [self.samples[int(n * step) : int((n + 1) * step)] for n in range(10)]
+        return [sum(part) / len(part) for part in parts if part]
 
 
 async def prepare(settings: Settings) -> None:
@@ -252,12 +252,13 @@ def main() -> int:
             took = time.monotonic() - began
         finally:
             worker.kill()
-    first, middle, last = (mean / MEBIBYTE for mean in memory.thirds())
-    growth = (last - first) * MEBIBYTE
+    tenths = memory.tenths()
+    growth = sum(tenths[-3:]) / 3 - sum(tenths[3:6]) / 3
     print(f"{len(written):,} records (seed {seed}) in {took:.0f} s, {findings.dead_letters:,} dead")
     for code, times in findings.outcomes.most_common():
         print(f"  {code:20} {times:>8,}")
-    print(f"worker's memory, MiB: {first:.0f} first third, {middle:.0f} second, {last:.0f} last")
+    sizes = " ".join(f"{mean / MEBIBYTE:.0f}" for mean in tenths)
+    print(f"worker's memory by tenth of the run, MiB: {sizes}")
     if growth > MAX_GROWTH_BYTES:
         findings.problems.append(f"the memory grew by {growth / MEBIBYTE:.0f} MiB")
     for problem in findings.problems:

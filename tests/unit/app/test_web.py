@@ -344,3 +344,24 @@ def test_a_form_without_a_token_is_read_only_in_part(worker: Worker) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = ask(worker, "POST", "/", body=b"token=" + b"x" * 100_000, headers=form, token=TOKEN)
     assert answer.status == 413
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.server.BODY_WITHIN_S", 0.05)
+    answer = ask(worker, "POST", "/api/predict", headers={"Content-Length": "1000"})
+    assert (answer.status, answer.code) == (408, "request_timeout")
+    monkeypatch.setattr("app.web.guard.BODY_WITHIN_S", 0.05)
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": "1000"}
+    answer = ask(worker, "POST", "/", headers=form, token=TOKEN)
+    assert (answer.status, answer.code) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("path", ["/?token=t", "/api/status?token=t"])
+def test_no_referrer_and_no_cache_keep_a_token(worker: Worker, path: str) -> None:
+    answer = ask(worker, "GET", path, token="t")
+    assert "token" not in answer.headers["Location"]
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Access-Control-Allow-Origin" not in answer.headers
