@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -429,6 +432,29 @@ def test_a_replay_that_is_interrupted_sends_the_rest_the_next_time(
     assert report == Report(replayed=25)
     sent = [record.value for record in replayed(topics, settings.request_topic, 55)]
     assert sorted(sent, key=int) == [b"%d" % n for n in range(55)]
+
+
+def test_a_replay_that_is_killed_sends_nothing_twice(
+    settings: Settings, topics: Topics, dead_letters: Any, capsys: Captured
+) -> None:
+    count = 8_000
+    topics.write(
+        settings.dead_letter_topic, [letter(settings, n, value=b"%d" % n) for n in range(count)]
+    )
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "app.cli", "dead-letters", "replay", "--yes"],
+        env=environment(settings),
+        cwd=settings.data_dir,
+    ) as process:
+        topics.read(settings.request_topic, 1, quiet_s=0)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert dead_letters("replay", "--yes", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["already_replayed"] + report["replayed"] == count
+    assert report["already_replayed"]
+    sent = [int(record.value) for record in replayed(topics, settings.request_topic, count)]
+    assert sorted(sent) == [*range(count)]
 
 
 def test_of_two_replays_at_once_the_later_one_counts(settings: Settings, topics: Topics) -> None:
