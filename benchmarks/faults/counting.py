@@ -90,7 +90,7 @@ class Ledger:
             hands the request's key back in a header, as the contract of bertstream asks.
     """
 
-    MAX_REMARKS = 10
+    MAX_REMARKS = 3
     """Most remarks of a kind."""
 
     def __init__(self, run: str, request_topic: str, *, carries_source: bool = True) -> None:
@@ -160,6 +160,9 @@ class Ledger:
         places = [self._place(request) for request in lost]
         partitions = {request.partition for request in confirmed}
         sending_s = max(self.ended_at - self.began_at, 1e-9)
+        answered_at = [one.answered_at for one in confirmed if one.answered_at is not None]
+        # How long a lost answer was waited for at the end is no pause.
+        until = max([self.ended_at, *answered_at])
         return Counts(
             sent=self.sent,
             unconfirmed=self.unconfirmed,
@@ -168,10 +171,10 @@ class Ledger:
             duplicated=self._faults["duplicated"],
             wrongly_keyed=self._faults["wrongly_keyed"],
             failed=self._faults["failed"],
-            longest_pause_s=longest_pause(confirmed, ended_at),
+            longest_pause_s=longest_pause(confirmed, until),
             longest_partition_pause_s=max(
                 (
-                    longest_pause([one for one in confirmed if one.partition == number], ended_at)
+                    longest_pause([one for one in confirmed if one.partition == number], until)
                     for number in partitions
                 ),
                 default=0.0,

@@ -6,28 +6,33 @@ defaults are those of the table in docs/reliability.md; the tests run them short
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.settings import Settings
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
 
 SEED = 20240229
-SESSION_S = 8.0
+SESSION_S: float = Settings.model_fields["session_timeout_s"].default
 """The session time-out of a worker of bertstream, which a pause must exceed to be a fault."""
+
+MOST_WORKERS = 3
 
 
 def members_join_and_leave(site: Deployment, joining: int = 2) -> Counts:
     """A second and a third worker join, then the first leaves."""
-    [first] = site.have_workers(1)
+    site.have_workers(1)
     with site.load() as load:
         load.run_for(site.steady_s)
         for _ in range(joining):
             site.start_worker().wait_until_ready()
             load.run_for(site.steady_s)
-        site.stop_worker(first)
+        site.stop_worker(site.workers[0])
         load.run_for(site.steady_s)
         return load.drain()
 
@@ -37,8 +42,8 @@ def rolling_restart(site: Deployment, workers: int = 3) -> Counts:
     site.have_workers(workers)
     with site.load() as load:
         load.run_for(site.steady_s)
-        for worker in list(site.workers):
-            site.stop_worker(worker)
+        for _ in range(workers):
+            site.stop_worker(site.workers[0])
             site.start_worker().wait_until_ready()
             load.run_for(site.steady_s)
         return load.drain()
@@ -108,6 +113,21 @@ def broker_killed(site: Deployment, kills: int = 2, away_s: float = 2.0) -> Coun
             load.run_for(away_s)
             site.start_broker()
             load.run_until_answers_come()
+        load.run_for(site.steady_s)
+        return load.drain()
+
+
+def broker_frozen(site: Deployment, frozen_s: float = 3 * SESSION_S) -> Counts:
+    """The broker hangs, its connections open, for longer than a session of the group."""
+    site.have_workers(1)
+    with site.load() as load:
+        load.run_for(site.steady_s)
+        os.kill(site.broker.pid, signal.SIGSTOP)
+        try:
+            load.run_for(frozen_s)
+        finally:
+            os.kill(site.broker.pid, signal.SIGCONT)
+        load.run_until_answers_come()
         load.run_for(site.steady_s)
         return load.drain()
 
@@ -198,6 +218,51 @@ def undecodable_records(site: Deployment, seconds: float = 15.0) -> Counts:
         return load.drain()
 
 
+def anything_at_random(site: Deployment, seconds: float = 60.0, seed: int = SEED) -> Counts:
+    """Workers join, leave, are killed and frozen, connections cut and brokers killed, at random."""
+    site.have_workers(2, through_proxy=True)
+    choice = random.Random(seed)
+    with site.load() as load:
+
+        def join() -> None:
+            if len(site.workers) < MOST_WORKERS:
+                site.start_worker()
+
+        def leave() -> None:
+            site.stop_worker(choice.choice(site.workers))
+
+        def kill() -> None:
+            site.kill_worker(choice.choice(site.workers))
+
+        def freeze() -> None:
+            process = choice.choice(site.workers).process
+            process.send_signal(signal.SIGSTOP)
+            load.run_for(choice.uniform(0.0, 2 * SESSION_S))
+            process.send_signal(signal.SIGCONT)
+
+        def cut() -> None:
+            site.proxy.cut()
+
+        def restart_broker() -> None:
+            site.stop_broker()
+            site.start_broker()
+
+        def kill_broker() -> None:
+            site.kill_broker()
+            site.start_broker()
+
+        harms = (join, leave, kill, freeze, cut, restart_broker, kill_broker)
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            load.run_for(choice.uniform(0.0, 4.0))
+            choice.choice(harms)()
+            if not site.workers:
+                site.start_worker()
+        load.run_until_answers_come()
+        load.run_for(site.steady_s)
+        return load.drain()
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A fault of the table."""
@@ -227,6 +292,7 @@ SCENARIOS = {
         Scenario(worker_frozen),
         Scenario(broker_restarted),
         Scenario(broker_killed),
+        Scenario(broker_frozen),
         Scenario(broker_away_for_long),
         Scenario(response_topic_deleted),
         Scenario(response_topic_read_only),
@@ -234,6 +300,7 @@ SCENARIOS = {
         Scenario(slow_network),
         Scenario(cutting_network),
         Scenario(undecodable_records, planned=True),
+        Scenario(anything_at_random),
     )
 }
 CRASHES = ("only-worker-killed", "one-of-two-killed", "worker-frozen", "broker-killed")
