@@ -24,7 +24,9 @@ Start = Callable[..., StartedWorker]
 
 @pytest.fixture
 def settings(bootstrap_servers: str, names: str, tmp_path: Path) -> Settings:
-    settings = service_settings(bootstrap_servers, names, tmp_path, batch_timeout_s=1)
+    settings = service_settings(
+        bootstrap_servers, names, tmp_path, batch_timeout_s=1, drain_timeout_s=2
+    )
     run(ensure_topics(settings))
     return settings
 
