@@ -6,7 +6,7 @@ BIN = .venv/bin
 SETUP = @deploy/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test test-gpu faults soak lint lock clean
+.PHONY: help run setup test test-gpu faults soak fuzz audit lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,12 +37,22 @@ soak: ## one worker for MINUTES=30 at 80 % of what it can do, into docs/reliabil
 	$(SETUP) --dev
 	@exec $(BIN)/python -m benchmarks.soak --minutes $${MINUTES:-30} --write docs/reliability.md
 
+fuzz: ## the decoder for FOR=120 seconds, then RECORDS=100000 mutated records through Kafka
+	$(SETUP) --dev
+	@$(BIN)/python -m uv pip install --quiet --no-build --python $(BIN)/python atheris 2>/dev/null || true
+	@$(BIN)/python -m tests.fuzz.decoder $${FOR:-120}
+	@exec $(BIN)/python -m tests.fuzz.through_kafka $${RECORDS:-100000}
+
+audit: ## what is known against the locked packages, where the advisories can be reached
+	$(SETUP) --dev
+	@exec $(BIN)/python deploy/audit.py
+
 lint: ## ruff and mypy
 	$(SETUP) --dev
 	@$(BIN)/ruff check $(PYTHON_FILES)
 	@$(BIN)/ruff format --check $(PYTHON_FILES)
 	@$(BIN)/mypy
-	@$(BIN)/mypy deploy/environment.py deploy/lock.py
+	@$(BIN)/mypy deploy/environment.py deploy/lock.py deploy/audit.py
 	@$(BIN)/mypy benchmarks
 
 lock: ## resolve the requirements*.lock files anew from pyproject.toml

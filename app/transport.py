@@ -306,6 +306,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return False
         return True
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's watch over its own streams, for which a backlog of minutes is one that hangs."""
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets that the topic does not hold need no acknowledgement."""
 

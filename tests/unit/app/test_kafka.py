@@ -6,10 +6,11 @@ import ssl
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.errors import BrokerError, SettingsError
 from app.kafka import broker_errors, client_options
-from app.settings import Settings
+from app.settings import Settings, load_settings
 
 
 def settings(**values: object) -> Settings:
@@ -62,3 +63,31 @@ def test_errors_become_one_line() -> None:
     ):
         raise KafkaTimeoutError("two\nlines")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sasl_password": "sesame"}, "SASL_PASSWORD needs SECURITY_PROTOCOL"),
+        ({"ssl_cafile": "ca.pem"}, "SSL_CAFILE needs SECURITY_PROTOCOL"),
+        ({"security_protocol": "SASL_SSL", "sasl_password": "sesame"}, "needs SASL_MECHANISM"),
+        ({"security_protocol": "SSL", "ssl_keyfile": "key.pem"}, "SSL_KEYFILE needs SSL_CERTFILE"),
+        ({"broker_url": "kafka://alice:sesame@one:9092"}, "do not belong into an address"),
+        ({"sasl_password": ["sesame"]}, "BERTSTREAM_SASL_PASSWORD: "),
+        ({"web_token": ["sesame"]}, "BERTSTREAM_WEB_TOKEN: "),
+    ],
+)
+def test_settings_that_do_not_fit_show_no_secret(values: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as raised:
+        load_settings(_env_file=None, **values)
+    assert "sesame" not in str(raised.value)
+    with pytest.raises(ValidationError) as invalid:
+        Settings(_env_file=None, **values)  # type: ignore[arg-type]
+    assert "sesame" not in str(invalid.value)
+
+
+def test_security_that_is_switched_off_may_stay_configured() -> None:
+    assert client_options(settings(security_protocol="PLAINTEXT", sasl_password="x")) == {
+        "bootstrap_servers": ["one:9092", "two:9093"],
+        "security_protocol": "PLAINTEXT",
+    }

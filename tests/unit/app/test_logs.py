@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from aiokafka.protocol.admin import SaslAuthenticateRequest_v1
 
-from app.logs import Throttle
+from app.logs import Throttle, hide_credentials
 
 
 def test_a_repeated_error_is_counted_and_others_pass(caplog: pytest.LogCaptureFixture) -> None:
@@ -30,3 +31,16 @@ def test_a_repeated_error_is_counted_and_others_pass(caplog: pytest.LogCaptureFi
         "Unable connect to node with id 7 (4 more like it)",
     ]
     assert sum(record.levelno == logging.INFO for record in caplog.records) == 5
+
+
+def test_what_authenticates_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    hide_credentials()
+    logger = logging.getLogger("aiokafka.conn")
+    request = SaslAuthenticateRequest_v1(b"\0alice\0sesame")
+    logger.debug("Request to %s:%d %d: %s", "127.0.0.1", 9092, 7, request)
+    logger.debug("Response from %s:%d %d: %s", "127.0.0.1", 9092, 7, b"fine")
+    assert "sesame" in repr(request), "nothing to be hidden"
+    assert "sesame" not in caplog.text
+    assert "SaslAuthenticateRequest" in caplog.messages[0]
+    assert caplog.messages[1].endswith("7: b'fine'")
