@@ -31,6 +31,8 @@ from benchmarks.faults.subjects import OURS, Process, Subject
 from tests.workers import eventually, service_settings
 
 BROKER_ENDS_WITHIN_S = 60.0
+COMMIT_MARKER = b"\x00\x00\x00\x01"
+"""Key of the record that ends a transaction well: its version, and what it says."""
 _TOPIC, _LITERAL, _ALL, _WRITE, _DENY, _ALLOW, _ANY = 2, 3, 2, 4, 2, 3, 1
 """Kafka's numbers for what an access rule consists of."""
 
@@ -263,16 +265,24 @@ class Deployment:
 
 
 def _records(folder: Path) -> Iterator[Answer]:
-    """The records of a partition, from the files of its log."""
+    """The records of a partition, from the files of its log; of transactions those committed."""
     now = time.monotonic()
     partition = int(folder.name.partition(".")[0].rpartition("-")[2])
+    open_transactions: dict[int, list[Answer]] = {}
     for segment in sorted(folder.glob("*.log")):
         batches = MemoryRecords(segment.read_bytes())
         while (batch := batches.next_batch()) is not None:
-            for record in batch:
-                yield Answer(
-                    partition, record.offset, record.key, record.value, record.headers, now
-                )
+            answers = [
+                Answer(partition, record.offset, record.key, record.value, record.headers, now)
+                for record in batch
+            ]
+            if batch.is_control_batch:
+                ended = open_transactions.pop(batch.producer_id, [])
+                yield from ended if answers[0].key == COMMIT_MARKER else []
+            elif batch.is_transactional:
+                open_transactions.setdefault(batch.producer_id, []).extend(answers)
+            else:
+                yield from answers
 
 
 def _free_port() -> int:

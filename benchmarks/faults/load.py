@@ -124,8 +124,12 @@ class Load:
         """Count answers of the response topic that were found elsewhere, if not read already."""
 
         async def receive() -> None:
+            read = dict(self._positions)
             for answer in answers:
-                self._receive(answer)
+                if answer.offset >= read.get(answer.partition, 0):
+                    self._receive(answer)
+                    position = self._positions.get(answer.partition, 0)
+                    self._positions[answer.partition] = max(position, answer.offset + 1)
 
         asyncio.run_coroutine_threadsafe(receive(), self._loop).result()
 
@@ -240,6 +244,9 @@ class Load:
                 now = time.monotonic()
                 for records in fetched.values():
                     for record in records:
+                        if record.offset < self._positions.get(record.partition, 0):
+                            continue  # counted already, by `receive()`
+                        self._positions[record.partition] = record.offset + 1
                         self._receive(
                             Answer(
                                 record.partition,
@@ -254,10 +261,8 @@ class Load:
             await consumer.stop()
 
     def _receive(self, answer: Answer) -> None:
-        if answer.offset >= self._positions.get(answer.partition, 0):
-            self._positions[answer.partition] = answer.offset + 1
-            self._last_answer_at = answer.at
-            self.ledger.receive(answer)
+        self._last_answer_at = answer.at
+        self.ledger.receive(answer)
 
     async def _open_reader(self, *, at_end: bool) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
