@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 from mode import Service
 
 from app.envelopes import Envelope, Parcel, ReplyTopics, reply_topic, response
@@ -20,6 +22,10 @@ from app.records import Outcome, Source
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
 
+log = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 256
+"""Most deliveries at once of those that are not just sent."""
 MAX_AWAITING_DELIVERY = 4096
 REPLY_TIMEOUT_S = 5.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -29,10 +35,11 @@ STOP_TIMEOUT_S = 5.0
 
 
 class Confirmations:
-    """How long what was handed to the broker has waited for it."""
+    """How long what was handed to the broker has waited for it, and what is wrong."""
 
     def __init__(self) -> None:
         self._waiting = 0
+        self._failing = 0
         self._since = 0.0
         self._problem: str | None = None
 
@@ -42,21 +49,43 @@ class Confirmations:
             self._since = time.monotonic()
         self._waiting += 1
 
-    def arrived(self) -> bool:
-        """The broker has confirmed something; True where that ends a problem."""
+    def arrived(self) -> None:
+        """The broker has confirmed something."""
         self._waiting -= 1
         self._since = time.monotonic()
-        problem, self._problem = self._problem, None
-        return problem is not None
 
     def given_up(self) -> None:
         """Something is not waited for any more."""
         self._waiting -= 1
 
-    def failed(self, problem: str) -> bool:
-        """The broker has refused something, which will be tried again; True for a new problem."""
-        known, self._problem = self._problem, problem
-        return known != problem
+    @contextmanager
+    def retries(self, source: Source) -> Iterator[Callable[[str], None]]:
+        """What is tried in the block until it is done; call what this gives after each failure.
+
+        Said once for all that fail at a time, not for each record.
+        """
+        failing = False
+
+        def failed(problem: str) -> None:
+            nonlocal failing
+            self._problem = problem
+            if failing:
+                return
+            failing = True
+            self._failing += 1
+            if self._failing == 1:
+                log.warning(
+                    "not delivered, trying again until it is: topic=%s partition=%d offset=%d: %s",
+                    *(source.topic, source.partition, source.offset, problem),
+                )
+
+        try:
+            yield failed
+        finally:
+            self._failing -= failing
+            if failing and not self._failing:
+                self._problem = None
+                log.info("everything is delivered again")
 
     @property
     def stalled(self) -> str | None:
@@ -66,6 +95,39 @@ class Confirmations:
             return None
         reason = f": {self._problem}" if self._problem else ""
         return f"no response could be delivered for {waited_s:.0f} s{reason}"
+
+
+class Turns:
+    """Lets many deliveries go at once, but one at a time while they fail.
+
+    Thousands that ask for a topic which is away keep the event loop, and the broker, busy.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._most = self._at_once = at_once
+        self._under_way = 0
+        self._waiting: deque[asyncio.Event] = deque()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn; an error of Kafka that leaves the block is a failure."""
+        while self._under_way >= self._at_once:
+            free = asyncio.Event()
+            self._waiting.append(free)
+            await free.wait()
+        self._under_way += 1
+        try:
+            yield
+        except KafkaError:
+            self._at_once = 1
+            raise
+        else:
+            self._at_once = min(self._most, 2 * self._at_once)
+        finally:
+            self._under_way -= 1
+            for _ in range(self._at_once - self._under_way):
+                if self._waiting:
+                    self._waiting.popleft().set()
 
 
 class Publisher(Service):  # type: ignore[misc]
@@ -91,7 +153,7 @@ class Publisher(Service):  # type: ignore[misc]
         self.telemetry = telemetry
         self.awaiting_delivery = 0
         self._is_current = is_current
-        self._confirmations = Confirmations()
+        self.confirmations = Confirmations()
         self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
         self._tasks: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -100,7 +162,7 @@ class Publisher(Service):  # type: ignore[misc]
     @property
     def stalled(self) -> str | None:
         """What keeps outcomes from being delivered; None: nothing."""
-        return self._confirmations.stalled
+        return self.confirmations.stalled
 
     async def publish(self, outcomes: Iterable[Outcome]) -> None:
         """Send outcomes; waits for room, not for their delivery."""
@@ -116,19 +178,6 @@ class Publisher(Service):  # type: ignore[misc]
     @abstractmethod
     async def _send(self, outcome: Outcome) -> None:
         """Send an outcome, and see to it that it is acknowledged or dropped in the end."""
-
-    def confirmed(self) -> None:
-        """The broker has confirmed what it was sent."""
-        if self._confirmations.arrived():
-            self.log.info("what could not be delivered is delivered again")
-
-    def failed(self, source: Source, problem: str) -> None:
-        """Note that a delivery failed and will be tried again; said once, not for each record."""
-        if self._confirmations.failed(problem):
-            self.log.warning(
-                "not delivered, trying again until it is: topic=%s partition=%d offset=%d: %s",
-                *(source.topic, source.partition, source.offset, problem),
-            )
 
     def acknowledge(self, outcome: Outcome) -> None:
         """The outcome is delivered: so is its request done."""
@@ -216,6 +265,7 @@ class AtLeastOncePublisher(Publisher):
         super().__init__(*args, **kwargs)
         self._producer: AIOKafkaProducer | None = None
         self._renewal = asyncio.Lock()
+        self._turns = Turns(MAX_AT_ONCE)
 
     async def on_start(self) -> None:
         """Connect the producer."""
@@ -228,7 +278,7 @@ class AtLeastOncePublisher(Publisher):
         await super().on_stop()
 
     async def _send(self, outcome: Outcome) -> None:
-        self._confirmations.expect()
+        self.confirmations.expect()
         if outcome.error is not None or reply_topic(outcome) is not None:
             self._spawn(self._deliver(outcome))
             return
@@ -245,7 +295,7 @@ class AtLeastOncePublisher(Publisher):
         if delivered.cancelled():
             return
         if delivered.exception() is None:
-            self.confirmed()
+            self.confirmations.arrived()
             self.acknowledge(outcome)
         else:
             self._spawn(self._deliver(outcome))
@@ -259,12 +309,12 @@ class AtLeastOncePublisher(Publisher):
             deliver = self._reply if parcel.is_reply(part) else self._deliver_part
             done = await deliver(parcel, part)
             if done is None:
-                self._confirmations.given_up()
+                self.confirmations.given_up()
                 self.leave()
                 return
             if done:
                 parcel.parts.pop(0)
-        self.confirmed()
+        self.confirmations.arrived()
         self.acknowledge(parcel.outcome)
 
     async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
@@ -296,26 +346,26 @@ class AtLeastOncePublisher(Publisher):
             False where it was refused for good; None where the partition is not ours any more.
         """
         attempt, alone = 0, False
-        while True:
-            producer = self._producer
-            assert producer is not None
-            try:
-                await (await part[0].send(producer, alone=alone))
-            except MessageSizeTooLargeError as error:
-                if alone:
-                    self.refuse(parcel, part, error)
-                    return False
-                alone = True
-            except KafkaError as error:
-                problem = f"{part[0].topic}: {type(error).__name__}"
-                self.failed(parcel.outcome.job.source, problem)
-                await self.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
-            else:
-                return True
-            if not self._is_current(parcel.outcome):
-                return None
-            await self._renew(producer)
+        with self.confirmations.retries(parcel.outcome.job.source) as failed:
+            while self._is_current(parcel.outcome):
+                producer = self._producer
+                assert producer is not None
+                try:
+                    async with self._turns.turn():
+                        await (await part[0].send(producer, alone=alone))
+                except MessageSizeTooLargeError as error:
+                    if alone:
+                        self.refuse(parcel, part, error)
+                        return False
+                    alone = True
+                except KafkaError as error:
+                    failed(f"{part[0].topic}: {type(error).__name__}")
+                    await self.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                    attempt += 1
+                else:
+                    return True
+                await self._renew(producer)
+        return None
 
     async def _new_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -345,6 +395,14 @@ class AtLeastOncePublisher(Publisher):
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    """Let what a producer still carries go out, at most `STOP_TIMEOUT_S`."""
+    """Let what a producer still carries go out, at most `STOP_TIMEOUT_S`; the rest fails.
+
+    aiokafka waits without end for what cannot go out, and whoever waits for it would, too.
+    """
     with suppress(TimeoutError, KafkaError):
         await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
+        return
+    producer._message_accumulator.fail_all(ProducerClosed())
+    with suppress(TimeoutError, KafkaError):
+        await asyncio.wait_for(producer._sender.close(), STOP_TIMEOUT_S)
+    await producer.client.close()

@@ -80,23 +80,24 @@ class Chain:
 
     async def _advance(self) -> None:
         """Write what comes next, again and again until it is written; acknowledge it."""
-        attempt = 0
-        while True:
-            offsets = self._next()
-            try:
-                async with asyncio.timeout(TRANSACTION_S):
-                    await self._write(offsets)
-            except Exception as error:
-                self._close()
-                problem = f"transaction failed: {type(error).__name__} {error}".rstrip()
-                self._publisher.failed(self._outcomes[offsets[0]].job.source, problem)
-                if len(offsets) == 1 and (parcel := self._parcels.get(offsets[0])):
-                    self._publisher.refuse_replies(parcel, error)
-                self._limit = 1
-                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
-            else:
-                break
+        source = self._outcomes[self._next()[0]].job.source
+        with self._publisher.confirmations.retries(source) as failed:
+            attempt = 0
+            while True:
+                offsets = self._next()
+                try:
+                    async with asyncio.timeout(TRANSACTION_S):
+                        await self._write(offsets)
+                except Exception as error:
+                    self._close()
+                    failed(f"transaction failed: {type(error).__name__} {error}".rstrip())
+                    if len(offsets) == 1 and (parcel := self._parcels.get(offsets[0])):
+                        self._publisher.refuse_replies(parcel, error)
+                    self._limit = 1
+                    await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                    attempt += 1
+                else:
+                    break
         self._limit = min(MAX_OUTCOMES, 2 * self._limit)
         for offset in offsets:
             outcome = self._outcomes.pop(offset)
@@ -220,13 +221,13 @@ class ExactlyOncePublisher(Publisher):
     @contextmanager
     def expected(self) -> Iterator[None]:
         """The broker is expected to confirm what is done in the block."""
-        self._confirmations.expect()
+        self.confirmations.expect()
         try:
             yield
         except BaseException:
-            self._confirmations.given_up()
+            self.confirmations.given_up()
             raise
-        self.confirmed()
+        self.confirmations.arrived()
 
     def refuse_replies(self, parcel: Parcel, error: Exception) -> None:
         """Leave a topic that the request has named: it must not hold up its partition."""

@@ -29,6 +29,7 @@ from tests.integration.conftest import Topics, run
 from tests.workers import service_settings
 
 WITHIN_S = 40.0
+MANY = 3_000
 SMALL = {"max.message.bytes": "3000"}
 
 
@@ -317,19 +318,21 @@ def test_a_response_topic_that_is_away_for_a_while_is_waited_for(
         async with bench(kind, settings, topics) as at:
             await at.publish(at.owner.outcome(at.message(0)))
             await delete(settings, settings.response_topic)
-            await at.publisher.publish(at.owner.outcome(at.message(n)) for n in range(1, 40))
+            outcomes = (at.owner.outcome(at.message(n)) for n in range(1, MANY))
+            publishing = asyncio.ensure_future(at.publisher.publish(outcomes))
             async with asyncio.timeout(WITHIN_S):
                 while at.publisher.stalled is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             assert at.owner.acknowledged == [0]
             await create(settings, settings.response_topic)
+            await publishing
             await at.acknowledged()
-            assert sorted(at.owner.acknowledged) == list(range(40))
+            assert sorted(at.owner.acknowledged) == list(range(MANY))
             assert at.publisher.stalled is None
 
     run(publish())
-    responses = keys(topics.read(settings.response_topic, 39))
-    assert sorted(responses) == sorted(f"id-{n}" for n in range(1, 40))
+    responses = keys(topics.read(settings.response_topic, MANY - 1))
+    assert sorted(responses) == sorted(f"id-{n}" for n in range(1, MANY))
 
 
 def test_outcomes_are_committed_in_order_whatever_order_they_come_in(
