@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from aiokafka.errors import KafkaError
+
 REPEAT_AFTER_S = 30.0
 LOGGERS = (
     "aiokafka",
@@ -44,11 +46,28 @@ class Throttle(logging.Filter):
         return True
 
 
+class Unclaimed(logging.Filter):
+    """Drops asyncio's tracebacks of Kafka errors that nobody looked at.
+
+    aiokafka keeps several futures of one failure, of which we await one and tell of it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        error = record.exc_info[1] if record.exc_info else None
+        unclaimed = "exception was never retrieved" in str(record.msg)
+        return not (unclaimed and isinstance(error, KafkaError))
+
+
+_UNCLAIMED = Unclaimed()
+
+
 def throttle_kafka() -> None:
-    """Throttle what aiokafka logs in this process."""
+    """Throttle what aiokafka logs in this process, and what asyncio says of its futures."""
     throttle = Throttle()
     for name in LOGGERS:
         logging.getLogger(name).addFilter(throttle)
+    logging.getLogger("asyncio").addFilter(_UNCLAIMED)
 
 
 class Credentials(logging.Filter):

@@ -134,12 +134,11 @@ class Chain:
             for parcel in parcels
             for part in parcel.parts
         ]
-        await asyncio.wait([delivered for _, _, delivered in sent])
-        for parcel, part, delivered in sent:
-            error = delivered.exception()
+        errors = await asyncio.gather(*(one for _, _, one in sent), return_exceptions=True)
+        for (parcel, part, _), error in zip(sent, errors, strict=True):
             if isinstance(error, MessageSizeTooLargeError) and len(parcels) == 1:
                 self._publisher.refuse(parcel, part, error)
-            if error is not None:
+            if isinstance(error, BaseException):
                 raise error
         behind = unwritten[-1] + 1
         await producer.send_offsets_to_transaction(
@@ -158,6 +157,8 @@ class Chain:
             # Too large for the producer: whose it is needs no finding out.
             self._publisher.refuse(parcel, part, error)
             raise
+        # Where another fails at once nobody looks at this one.
+        delivered.add_done_callback(_look_at)
         return delivered
 
     async def _begin(self) -> AIOKafkaProducer:
@@ -233,3 +234,9 @@ class ExactlyOncePublisher(Publisher):
         """Leave a topic that the request has named: it must not hold up its partition."""
         for part in [part for part in parcel.parts if parcel.is_reply(part)]:
             self.refuse(parcel, part, error)
+
+
+def _look_at(delivered: asyncio.Future[Any]) -> None:
+    """An error that nobody looked at is logged by asyncio, at any time."""
+    if not delivered.cancelled():
+        delivered.exception()

@@ -236,10 +236,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._room.set()
 
     async def wait_empty(self) -> None:
-        """Wait until what streams have taken is answered, at most `drain_timeout_s`; commit."""
+        """Wait until what streams have taken is answered, at most `drain_timeout_s`; commit.
+
+        A pool that has crashed answers nothing any more.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout_s):
-                while self._unacked_messages:
+                while self._unacked_messages and not self.app.pool.crashed:
                     await self.commit()
                     # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
                     await asyncio.sleep(DRAIN_POLL_S)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,13 @@ async def bench(kind: str, settings: Settings, topics: Topics) -> AsyncIterator[
     finally:
         await publisher.on_partitions_revoked()
         await publisher.stop()
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Have asyncio tell of futures of this test in this test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=KINDS)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 
 import pytest
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import SaslAuthenticateRequest_v1
 
-from app.logs import Throttle, hide_credentials
+from app.logs import Throttle, Unclaimed, hide_credentials
 
 
 def test_a_repeated_error_is_counted_and_others_pass(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,3 +47,20 @@ def test_what_authenticates_is_in_no_log(caplog: pytest.LogCaptureFixture) -> No
     assert "sesame" not in caplog.text
     assert "SaslAuthenticateRequest" in caplog.messages[0]
     assert caplog.messages[1].endswith("7: b'fine'")
+
+
+def test_only_errors_of_kafka_may_go_unclaimed(caplog: pytest.LogCaptureFixture) -> None:
+    unclaimed = Unclaimed()
+    logging.getLogger("asyncio").addFilter(unclaimed)
+
+    async def fail() -> None:
+        for error in (KafkaError("of Kafka"), ValueError("of ours")):
+            asyncio.get_running_loop().create_future().set_exception(error)
+
+    try:
+        asyncio.run(fail())
+        gc.collect()
+    finally:
+        logging.getLogger("asyncio").removeFilter(unclaimed)
+    assert "of ours" in caplog.text
+    assert "of Kafka" not in caplog.text
