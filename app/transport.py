@@ -9,133 +9,40 @@ the offset before which every one of them has been answered.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CommitFailedError, KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.errors import CommitFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 
+from app.errors import BrokerError
+from app.fetching import ConsumerThread, RebalanceListener
 from app.kafka import client_options
-from app.offsets import OffsetTracker, committed_offsets
-from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
+from app.offsets import OffsetTracker
+from app.recurrence import Recurrence
+from app.settings import MAX_BATCH_BYTES, MEBIBYTE, PREFIX, Settings
 
-HEARTBEAT_S = 2.0
-MAX_POLL_INTERVAL_S = 24 * 3600
-"""aiokafka leaves the group when nothing was fetched for this long, as when responses cannot be
-written for hours. What else could hang has a limit of its own."""
-COMMITTED_TIMEOUT_S = 10.0
 LAST_COMMIT_S = 3.0
-REBALANCE_MARGIN_S = 5.0
-"""What a rebalance may take beyond the drain: the last commit, and the way to the broker."""
 DRAIN_POLL_S = 0.05
 FLUSH_TIMEOUT_S = 5.0
 PRODUCER_TIMEOUT_S = 20.0
+MAX_REPLACED = 3
+REPLACED_S = 60.0
+"""A static member that was replaced more often than that in this time is not the only one."""
+NAMESAKE_S = 10.0
+"""How soon it is replaced again by the other one."""
 MAX_OPEN_BYTES = 64 * MEBIBYTE
 """Bytes of requests that were handed over and are not answered; a larger one goes in alone."""
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The thread that fetches and sends heartbeats, whatever the event loop is busy with."""
-
-    @property
-    def settings(self) -> Settings:
-        settings: Settings = self.app.settings
-        return settings
-
-    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
-        settings = self.settings
-        # Recovery of a table needs Faust's own assignor; without tables any will do.
-        self._assignor = (
-            self.app.assignor if self.app.tables.changelog_topics else RoundRobinPartitionAssignor
-        )
-        return AIOKafkaConsumer(
-            **client_options(settings),
-            group_id=self.app.conf.id,
-            group_instance_id=settings.worker_id,
-            partition_assignment_strategy=[self._assignor],
-            enable_auto_commit=False,
-            auto_offset_reset=settings.auto_offset_reset,
-            isolation_level="read_committed",
-            session_timeout_ms=int(settings.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-            rebalance_timeout_ms=int((settings.drain_timeout_s + REBALANCE_MARGIN_S) * 1000),
-            max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
-            max_poll_records=self.app.conf.broker_max_poll_records,
-        )
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        consumer = self._ensure_consumer()
-        assignment = self.assignment()
-        wanted = {
-            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
-            for tp, offset in offsets.items()
-            if tp in assignment
-        }
-        if not wanted:
-            return False
-        try:
-            await consumer.commit(wanted)
-        except CommitFailedError:
-            raise
-        except KafkaError as error:
-            # Nothing is lost: the offsets stay committable, here or with their new owner.
-            self.log.warning("offsets were not committed, the next commit tries again: %s", error)
-            return False
-        return True
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek to the committed offsets; without one, to where the group begins.
-
-        aiokafka leaves a partition that has no committed offset where it happens to stand, which
-        skips what was fetched and thrown away during a rebalance.
-        """
-        offsets: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
-        return offsets
-
-    async def _seek_to_committed(self) -> dict[TP, int | None]:
-        consumer = self._ensure_consumer()
-        partitions = consumer.assignment()
-        committed = await self._committed(consumer, partitions)
-        new = [tp for tp in partitions if committed[tp] is None]
-        if new and self.settings.auto_offset_reset == "latest":
-            # Committed at once, or a rebalance before the first answer would skip its request.
-            ends = await consumer.end_offsets(new)
-            await consumer.commit(ends)
-            committed |= ends
-        elif new:
-            await consumer.seek_to_beginning(*new)
-        for tp, offset in committed.items():
-            if offset is not None:
-                consumer.seek(tp, offset)
-        return {TP(*tp): offset for tp, offset in committed.items()}
-
-    async def _committed(
-        self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
-    ) -> dict[TopicPartition, int | None]:
-        async with asyncio.timeout(COMMITTED_TIMEOUT_S):
-            while True:
-                try:
-                    return await committed_offsets(consumer._client, self.app.conf.id, partitions)
-                except KafkaError as error:
-                    self.log.warning("asking for the committed offsets again: %s", error)
-                    await asyncio.sleep(HEARTBEAT_S / 4)
-
-    async def rejoin(self) -> None:
-        """Join the group anew, so that everything uncommitted is read again."""
-        await self.call_thread(self._rejoin)
-
-    async def _rejoin(self) -> None:
-        self._ensure_consumer()._coordinator.request_rejoin()
-
-
 class Consumer(driver.Consumer):  # type: ignore[misc]
     """Consumer that commits what has been answered, in order, and nothing else."""
+
+    RebalanceListener = RebalanceListener
 
     def __init__(
         self,
@@ -147,6 +54,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._trackers: dict[TP, OffsetTracker] = {}
         self._open_bytes: Counter[TP] = Counter()
         self._room = asyncio.Event()
+        self._fetched_in = 0
+        self._not_alone_at = -NAMESAKE_S
+        self._replaced = Recurrence(MAX_REPLACED, REPLACED_S)
 
         async def hand_over(message: Message) -> None:
             if self.app.topics.acks_enabled_for(message.topic):
@@ -226,8 +136,46 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._unacked_messages.clear()
         await self._thread.rejoin()
 
+    async def _getmany(
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109 - as Faust calls it
+    ) -> Any:
+        records = await super()._getmany(active_partitions, timeout)
+        self._fetched_in = self._thread.fetched_in
+        return records
+
+    def _to_message(self, tp: TP, record: Any) -> Message:
+        message: Message = super()._to_message(tp, record)
+        message.generation_id = self._fetched_in
+        return message
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Take the partitions.
+
+        A static member that was replaced comes back at once, into the same generation, and
+        replaces the other.
+        """
+        if self._thread.returned and self.settings.worker_id and self._replaced.happened():
+            self._not_alone_at = time.monotonic()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _end_as_namesake(self) -> None:
+        """End, when it is the other one of the two that has the place in the group."""
+        problem = (
+            f"another live worker has the {PREFIX}WORKER_ID {self.settings.worker_id}: "
+            "give each an id of its own"
+        )
+        self.log.critical("%s", problem)
+        await self.app.crash(BrokerError(problem))
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish and commit what is under way, then forget the partitions."""
+        if time.monotonic() - self._not_alone_at < NAMESAKE_S:
+            self.add_future(self._end_as_namesake())
+            # Not to join again, and take the place from the other.
+            await self._stopped.wait()
+            return
         await super().on_partitions_revoked(revoked)
         await self.app.publisher.on_partitions_revoked()
         for tp in revoked:

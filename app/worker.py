@@ -21,10 +21,12 @@ from faust.app.base import BootStrategy
 from app.client import Client
 from app.delivery import AtLeastOncePublisher, Publisher
 from app.errors import BertstreamError, BrokerError, BrokerRefused
+from app.fetching import HEARTBEAT_S
 from app.group import GroupView
 from app.kafka import client_options, connect
 from app.logs import throttle_kafka
 from app.records import Outcome, Throughput
+from app.recurrence import Recurrence
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
@@ -33,7 +35,7 @@ from app.tables import declare_tables
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
 from app.transactions import ExactlyOncePublisher
-from app.transport import HEARTBEAT_S, Transport
+from app.transport import Transport
 from app.web.server import StatusServer
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         # The URL of the broker still names Faust's driver; only the classes are ours.
         self.transport = self.producer_transport = Transport(self.conf.broker_consumer, self)
         self.phase = "starting"
-        self._agent_errors: list[float] = []
+        self._agent_errors = Recurrence(MAX_AGENT_ERRORS, AGENT_ERRORS_S)
         self.telemetry = Telemetry(settings)
         self.publisher = self._new_publisher()
         self.request_topic = self.topic(
@@ -237,10 +239,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         again stops the worker.
         """
         self.log.error("%s failed, what it had taken is read again", agent.name, exc_info=error)
-        now = time.monotonic()
-        self._agent_errors = [at for at in self._agent_errors if now - at < AGENT_ERRORS_S]
-        self._agent_errors.append(now)
-        if len(self._agent_errors) > MAX_AGENT_ERRORS:
+        if self._agent_errors.happened():
             self.log.critical("%s keeps failing, the worker stops", agent.name)
             await self.crash(error)
             return

@@ -1,0 +1,199 @@
+"""The thread that fetches from Kafka, and what keeps the records of a partition in order.
+
+Within one assignment, the records of a partition are handed over one after the other, from the
+committed offset on. Faust alone does not see to that: it lets partitions be read before it seeks,
+drops what was fetched of a partition that it has paused meanwhile, and hands over what it fetched
+in the assignment before. A record that comes late, behind a later one that was answered, would be
+taken for a repeat, and its offset committed past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from app.kafka import client_options
+from app.offsets import committed_offsets
+from app.settings import Settings
+
+HEARTBEAT_S = 2.0
+MAX_POLL_INTERVAL_S = 24 * 3600
+"""aiokafka leaves the group when nothing was fetched for this long, as when responses cannot be
+written for hours. What else could hang has a limit of its own."""
+COMMITTED_TIMEOUT_S = 10.0
+REBALANCE_MARGIN_S = 5.0
+"""What a rebalance may take beyond the drain: the last commit, and the way to the broker."""
+
+
+class Fetchable:
+    """The partitions whose records may leave the fetcher, at the moment that this is asked.
+
+    Empty or not, it counts as true: aiokafka takes an empty collection for all partitions.
+    """
+
+    def __init__(self, thread: ConsumerThread, active: Collection[TP]) -> None:
+        """
+        Args:
+            active: changes while this is in use, as Faust pauses and resumes partitions.
+        """
+        self._thread = thread
+        self._active = active
+
+    def __contains__(self, tp: TopicPartition) -> bool:
+        changelogs = self._thread.app.tables.changelog_topics
+        return tp in self._active and (self._thread.is_in_place or tp.topic in changelogs)
+
+
+class RebalanceListener(driver.ConsumerRebalanceListener):  # type: ignore[misc]
+    """Numbers assignments by ourselves: a static member may come back into its old generation."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Tell the application of its new partitions."""
+        thread = self._thread
+        number = thread.next_assignment()
+        thread.app.consumer_generation_id = number
+        await thread.on_partitions_assigned(driver.ensure_TPset(assigned), number)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The thread that fetches and sends heartbeats, whatever the event loop is busy with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.assignments = 0
+        """How often partitions were assigned."""
+        self.fetched_in = 0
+        """The assignment in which the records were fetched that `getmany` gave last."""
+        self.returned = False
+        """Whether the last assignment was of the same generation of the group as the one before."""
+        self._generation = 0
+        self._sought = 0
+
+    @property
+    def settings(self) -> Settings:
+        settings: Settings = self.app.settings
+        return settings
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the partitions of the present assignment stand where they are to be read."""
+        return self._sought == self.assignments
+
+    def next_assignment(self) -> int:
+        """Count a new assignment; called in this thread, before anything is fetched in it."""
+        generation = self._ensure_consumer()._coordinator.generation
+        self.returned = generation == self._generation
+        self._generation = generation
+        self.assignments += 1
+        return self.assignments
+
+    async def _fetch_records(
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: Collection[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - as Faust calls it
+        max_records: int | None = None,
+    ) -> Any:
+        """Fetch records of partitions that are active and in place."""
+        records = await super()._fetch_records(
+            consumer, Fetchable(self, active_partitions), timeout, max_records
+        )
+        self.fetched_in = self.assignments
+        return records
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        settings = self.settings
+        # Recovery of a table needs Faust's own assignor; without tables any will do.
+        self._assignor = (
+            self.app.assignor if self.app.tables.changelog_topics else RoundRobinPartitionAssignor
+        )
+        return AIOKafkaConsumer(
+            **client_options(settings),
+            group_id=self.app.conf.id,
+            group_instance_id=settings.worker_id,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset=settings.auto_offset_reset,
+            isolation_level="read_committed",
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
+            rebalance_timeout_ms=int((settings.drain_timeout_s + REBALANCE_MARGIN_S) * 1000),
+            max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
+            max_poll_records=self.app.conf.broker_max_poll_records,
+        )
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer = self._ensure_consumer()
+        assignment = self.assignment()
+        wanted = {
+            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assignment
+        }
+        if not wanted:
+            return False
+        try:
+            await consumer.commit(wanted)
+        except CommitFailedError:
+            raise
+        except KafkaError as error:
+            # Nothing is lost: the offsets stay committable, here or with their new owner.
+            self.log.warning("offsets were not committed, the next commit tries again: %s", error)
+            return False
+        return True
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the committed offsets; without one, to where the group begins.
+
+        aiokafka leaves a partition that has no committed offset where it happens to stand, which
+        skips what was fetched and thrown away during a rebalance.
+        """
+        offsets: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return offsets
+
+    async def _seek_to_committed(self) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        assignment = self.assignments
+        partitions = consumer.assignment()
+        committed = await self._committed(consumer, partitions)
+        new = [tp for tp in partitions if committed[tp] is None]
+        if new and self.settings.auto_offset_reset == "latest":
+            # Committed at once, or a rebalance before the first answer would skip its request.
+            ends = await consumer.end_offsets(new)
+            await consumer.commit(ends)
+            committed |= ends
+        elif new:
+            await consumer.seek_to_beginning(*new)
+        for tp, offset in committed.items():
+            if offset is not None:
+                consumer.seek(tp, offset)
+        self._sought = assignment
+        for waiter in list(consumer._fetcher._fetch_waiters):
+            consumer._fetcher._notify(waiter)
+        return {TP(*tp): offset for tp, offset in committed.items()}
+
+    async def _committed(
+        self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int | None]:
+        async with asyncio.timeout(COMMITTED_TIMEOUT_S):
+            while True:
+                try:
+                    return await committed_offsets(consumer._client, self.app.conf.id, partitions)
+                except KafkaError as error:
+                    self.log.warning("asking for the committed offsets again: %s", error)
+                    await asyncio.sleep(HEARTBEAT_S / 4)
+
+    async def rejoin(self) -> None:
+        """Join the group anew, so that everything uncommitted is read again."""
+        await self.call_thread(self._rejoin)
+
+    async def _rejoin(self) -> None:
+        self._ensure_consumer()._coordinator.request_rejoin()
