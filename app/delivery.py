@@ -268,8 +268,13 @@ class AtLeastOncePublisher(Publisher):
         self._turns = Turns(MAX_AT_ONCE)
 
     async def on_start(self) -> None:
-        """Connect the producer."""
-        self._producer = await self._new_producer()
+        """Connect the producer; waits for a broker that has gone away."""
+        while self._producer is None and not self.should_stop:
+            try:
+                self._producer = await self._new_producer()
+            except KafkaError as error:
+                self.log.warning("waiting for the broker: %s", error)
+                await self.sleep(RETRY_S[-1])
 
     async def on_stop(self) -> None:
         """Give up what has not been delivered; it stays unacknowledged and is read again."""

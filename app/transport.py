@@ -19,7 +19,6 @@ from aiokafka.errors import CommitFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 
-from app.errors import BrokerError
 from app.fetching import ConsumerThread, RebalanceListener
 from app.kafka import client_options
 from app.offsets import OffsetTracker
@@ -160,22 +159,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._not_alone_at = time.monotonic()
         await super().on_partitions_assigned(assigned, generation_id)
 
-    async def _end_as_namesake(self) -> None:
-        """End, when it is the other one of the two that has the place in the group."""
-        problem = (
-            f"another live worker has the {PREFIX}WORKER_ID {self.settings.worker_id}: "
-            "give each an id of its own"
-        )
-        self.log.critical("%s", problem)
-        await self.app.crash(BrokerError(problem))
-
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish and commit what is under way, then forget the partitions."""
         if time.monotonic() - self._not_alone_at < NAMESAKE_S:
-            self.add_future(self._end_as_namesake())
-            # Not to join again, and take the place from the other.
-            await self._stopped.wait()
-            return
+            # At once, not to join again and take the place from the other.
+            self.app.end_at_once(
+                f"another live worker has the {PREFIX}WORKER_ID {self.settings.worker_id}: "
+                "give each an id of its own"
+            )
         await super().on_partitions_revoked(revoked)
         await self.app.publisher.on_partitions_revoked()
         for tp in revoked:

@@ -7,7 +7,6 @@ import gc
 import os
 import threading
 import time
-from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -192,11 +191,14 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
                 self.settings.throughput_interval_s,
             )
         )
-        try:
-            self.client = await Client(self.settings).__aenter__()
-        except BrokerError as error:
-            await self.crash(error)
-            return
+        while self.client is None:
+            try:
+                self.client = await Client(self.settings).__aenter__()
+            except BrokerError as error:
+                self.log.warning("trying again: %s", error)
+                await self.sleep(BROKER_RETRY_S)
+                if self.should_stop:
+                    return
         # Modules and models stay: the collector need not look at them again and again.
         gc.freeze()
         self.phase = "ready"
@@ -213,8 +215,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             await self.client.__aexit__(None, None, None)
         if self.registry is not None:
             self.registry.close()
-        with suppress(FileNotFoundError):
-            self._announcement.unlink()
+        self._announcement.unlink(missing_ok=True)
 
     def _end_in_time(self) -> None:
         """End the process, for certain, when it has not stopped by itself in time.
@@ -223,14 +224,16 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         is read again.
         """
         limit_s = self.settings.drain_timeout_s + STOP_MARGIN_S
-
-        def end() -> None:
-            self.log.critical("not stopped within %.0f s: the process ends", limit_s)
-            os._exit(1)
-
-        timer = threading.Timer(limit_s, end)
+        problem = f"not stopped within {limit_s:.0f} s: the process ends"
+        timer = threading.Timer(limit_s, self.end_at_once, (problem,))
         timer.daemon = True
         timer.start()
+
+    def end_at_once(self, problem: str) -> None:
+        """End the process and finish nothing; what was not acknowledged is read again."""
+        self.log.critical("%s", problem)
+        self._announcement.unlink(missing_ok=True)
+        os._exit(1)
 
     async def _on_agent_error(self, agent: Any, error: BaseException) -> None:
         """Have what an agent had taken read again, when it failed for a reason of no record.
@@ -287,7 +290,17 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
                 await producer.stop()
 
     async def _ensure_topics(self) -> None:
-        for topic in await ensure_topics(self.settings):
+        while True:
+            try:
+                topics = await ensure_topics(self.settings)
+            except BrokerError as error:
+                # It may go away again before we have begun.
+                if not getattr(error.__cause__, "retriable", False):
+                    raise
+                await self._wait_for_broker()
+            else:
+                break
+        for topic in topics:
             if topic.created:
                 self.log.info("topic %s created, partitions=%d", topic.name, topic.partitions)
             elif topic.partitions != topic.wanted_partitions:
