@@ -9,7 +9,6 @@ where a record got no outcome, or two, or where the memory grew.
 from __future__ import annotations
 
 import asyncio
-import os
 import struct
 import sys
 import tempfile
@@ -243,9 +242,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(Path(folder, "broker")) as broker:
         settings = service_settings(broker.address, "fuzz", Path(folder))
         asyncio.run(prepare(settings))
-        # PyTorch keeps what it made for a thousand shapes of batches, some hundred MiB in the end:
-        # a growth that ends, and would hide any other.
-        os.environ |= {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
         worker = StartedWorker(settings, Path(folder, "worker.log"))
         try:
             worker.wait_until_ready()
