@@ -68,9 +68,9 @@ def _measure(subject: Subject, arguments: argparse.Namespace, folder: Path) -> t
                     place = folder / f"from-{scenario.name}"
                     place.mkdir(parents=True)
                     site = stack.enter_context(Deployment(place, subject, rate=arguments.rate))
-                else:
-                    site.new_service()
                 counts = scenario.run(site)
+                if counts.lost or counts.wrongly_keyed:
+                    site.new_service()  # the next fault is not to be blamed for it
             except Exception as error:  # whatever it is, the other scenarios can be run
                 print(f"broke off: {error!r}", flush=True)
                 complete = False
