@@ -119,11 +119,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def finish(self, message: Message) -> bool:
         """Note that `message` has been answered; False for one of an old generation."""
-        tracker = self._trackers.get(message.tp)
-        if tracker is None or tracker.generation != message.generation_id:
+        if not self.owns(message):
             return False
-        tracker.finish(message.offset)
+        self._trackers[message.tp].finish(message.offset)
         return True
+
+    def owns(self, message: Message) -> bool:
+        """Whether the partition of `message` is ours, without a break since it was handed over."""
+        tracker = self._trackers.get(message.tp)
+        return tracker is not None and tracker.generation == message.generation_id
 
     def answered_upto(self, tp: TP) -> int:
         """Offset before which every request of the partition has been answered."""

@@ -103,8 +103,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
     def _new_publisher(self) -> Publisher:
         def is_current(outcome: Outcome) -> bool:
-            generation = outcome.job.event.message.generation_id
-            return bool(generation == self.consumer_generation_id)
+            return bool(self.consumer.owns(outcome.job.event.message))
 
         if self.settings.delivery == "exactly-once":
             return ExactlyOncePublisher(
