@@ -37,7 +37,7 @@ def test_a_repeated_error_is_counted_and_others_pass(caplog: pytest.LogCaptureFi
 
 
 def test_what_authenticates_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="aiokafka.conn")
     hide_credentials()
     logger = logging.getLogger("aiokafka.conn")
     request = SaslAuthenticateRequest_v1(b"\0alice\0sesame")
