@@ -6,10 +6,10 @@ BIN = .venv/bin
 SETUP = @deploy/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test test-gpu faults soak fuzz audit lint lock clean
+.PHONY: help run setup test test-gpu faults backpressure exactly-once soak fuzz audit lint lock clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: ## a Kafka, a worker, the page, and sample documents: ONCE=1 ends then, DOCS=FILE sends yours
 	$(SETUP)
@@ -32,6 +32,14 @@ faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', CO
 	@exec $(BIN)/python -m benchmarks.faults $(if $(RATE),--rate $(RATE)) \
 		$(if $(JSON),--json '$(JSON)') $(if $(COMPARE),--compare) \
 		$(if $(ONLY),--only $(ONLY),--write docs/reliability.md)
+
+backpressure: ## a worker with more before it than it can take, into docs/reliability.md
+	$(SETUP) --dev
+	@exec $(BIN)/python -m benchmarks.backpressure --write docs/reliability.md
+
+exactly-once: ## what exactly once costs, into docs/reliability.md
+	$(SETUP) --dev
+	@exec $(BIN)/python -m benchmarks.exactly_once --write docs/reliability.md
 
 soak: ## one worker for MINUTES=30 at 80 % of what it can do, into docs/reliability.md
 	$(SETUP) --dev

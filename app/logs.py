@@ -63,11 +63,13 @@ _UNCLAIMED = Unclaimed()
 
 
 def throttle_kafka() -> None:
-    """Throttle what aiokafka logs in this process, and what asyncio says of its futures."""
+    """Have aiokafka, and asyncio of its futures, log less in this process."""
     throttle = Throttle()
     for name in LOGGERS:
         logging.getLogger(name).addFilter(throttle)
     logging.getLogger("asyncio").addFilter(_UNCLAIMED)
+    # Where something is read without a group, as for the page, it says so at each reading.
+    logging.getLogger("aiokafka.consumer.subscription_state").setLevel(logging.WARNING)
 
 
 class Credentials(logging.Filter):

@@ -18,6 +18,7 @@ from typing import Any
 from aiokafka.errors import CommitFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
+from mode import Service
 
 from app.fetching import ConsumerThread, RebalanceListener
 from app.kafka import client_options
@@ -25,6 +26,8 @@ from app.offsets import OffsetTracker
 from app.recurrence import Recurrence
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, PREFIX, Settings
 
+COMMIT_INTERVAL_S = 0.2
+"""What was answered since the last commit is answered again after a crash."""
 LAST_COMMIT_S = 3.0
 DRAIN_POLL_S = 0.05
 FLUSH_TIMEOUT_S = 5.0
@@ -202,6 +205,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 while self.uncommitted():
                     if not await self.commit():
                         await asyncio.sleep(DRAIN_POLL_S)
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _commit_handler(self) -> None:
+        """Commit again and again; one that takes long, as when a broker hangs, is no overlap."""
+        while not self.should_stop:
+            await self.sleep(COMMIT_INTERVAL_S)
+            await self.commit()
 
     def uncommitted(self) -> dict[TP, int]:
         """Offset to commit next, by partition; what transactions commit is none of it."""

@@ -30,7 +30,7 @@ from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
 from app.streams import BatchStream, FlowControl
-from app.tables import declare_tables
+from app.tables import TableManager, declare_tables
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
 from app.transactions import ExactlyOncePublisher
@@ -250,7 +250,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
     def _load_models(self) -> ModelRegistry:
         began = time.monotonic()
-        registry = load_registry(self.settings, lambda message: self.log.info("%s", message))
+        gc.disable()  # in vain over the thousands of modules that are imported now
+        try:
+            registry = load_registry(self.settings, lambda message: self.log.info("%s", message))
+        finally:
+            gc.enable()
         registry.warm_up()
         for model in registry.describe():
             self.log.info(
@@ -336,9 +340,12 @@ def create_app(settings: Settings) -> BertstreamApp:
         settings,
         broker=settings.broker_urls,
         Stream=BatchStream,
+        TableManager=TableManager,
         autodiscover=list(AGENTS),
         datadir=settings.data_dir / "faust",
         store="memory://",
+        # With standbys Faust would give 4 partitions to 3 workers as 2, 2 and none.
+        table_standby_replicas=0,
         topic_partitions=settings.partitions,
         topic_replication_factor=settings.replication,
         topic_allow_declare=settings.create_topics,
@@ -346,7 +353,6 @@ def create_app(settings: Settings) -> BertstreamApp:
         consumer_auto_offset_reset=settings.auto_offset_reset,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=HEARTBEAT_S,
-        broker_commit_interval=1.0,
         stream_buffer_maxsize=STREAM_BUFFER_RECORDS,
         producer_max_request_size=MAX_BATCH_BYTES,
         web_enabled=False,

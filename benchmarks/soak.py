@@ -13,16 +13,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.capacity import measure_capacity
 from benchmarks.faults import report
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import Load
 
 SAMPLE_S = 5.0
-WARM_UP_S = 10.0
-CAPACITY_S = 20.0
-FLOOD_RATE = 3000.0
-"""More requests a second than the worker answers, so that its own speed is seen."""
 SETTLED_SHARE = 0.1
 """From what share of the time on memory must not grow."""
 MIB = 2**20
@@ -70,17 +67,6 @@ def main() -> int:
     if arguments.write:
         report.replace(arguments.write, "soak", f"Measured on {report.machine()}.\n\n{summary}")
     return int(bool(counts.lost or counts.wrongly_keyed or counts.failed or complaints))
-
-
-def measure_capacity(site: Deployment) -> float:
-    """Requests that the one worker answers in a second when there are always some waiting."""
-    with site.load(rate=FLOOD_RATE) as load:
-        load.run_for(WARM_UP_S)
-        before = load.ledger.answered
-        load.run_for(CAPACITY_S)
-        answered = load.ledger.answered - before
-        assert load.ledger.outstanding > answered / CAPACITY_S, "the worker keeps up with the flood"
-    return answered / CAPACITY_S
 
 
 def watch(load: Load, pid: int, seconds: float) -> Series:

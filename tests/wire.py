@@ -67,7 +67,7 @@ class _Received:
 
 async def exchange(application: web.Application, head: str, body: bytes) -> Answer:
     """Send a request whose head says `Connection: close`, and read the answer."""
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, lingering_time=0.1)
     await runner.setup()
     assert runner.server is not None
     wire, connection = Wire(), runner.server()

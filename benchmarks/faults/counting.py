@@ -152,6 +152,18 @@ class Ledger:
         if request.sound and content.get("status", "ok") != "ok":
             self._fault("failed", f"answer to {key}: {content.get('error')}")
 
+    def latencies(self, since_s: float = 0.0) -> list[float]:
+        """Seconds from handing a request to the producer to its first answer.
+
+        Args:
+            since_s: only of what was sent so long after the beginning.
+        """
+        return [
+            request.answered_at - request.sent_at
+            for request in self._requests.values()
+            if request.answered_at is not None and request.sent_at >= self.began_at + since_s
+        ]
+
     def counts(self, ended_at: float) -> Counts:
         """What there is to say when nothing more is waited for."""
         requests = list(self._requests.values())

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import ConsumerRecord
 
 from app.settings import MAX_RECORD_BYTES, Settings
@@ -105,6 +106,18 @@ class Topics:
         await admin.start()
         await admin.create_topics([NewTopic(topic, partitions, 1)])
         await admin.close()
+
+    async def config(self, topic: str) -> dict[str, str]:
+        """The configuration of a topic."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        try:
+            resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+            [answer] = await admin.describe_configs([resource])
+        finally:
+            await admin.close()
+        [described] = answer.to_object()["resources"]
+        return {one["config_names"]: one["config_value"] for one in described["config_entries"]}
 
     def responses(self, settings: Settings, count: int, **options: Any) -> list[dict[str, Any]]:
         """The decoded values of the response topic."""

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker import EmbeddedBroker
 from app.settings import Settings
+from app.tables import KEEP_S
 from app.topics import TopicState, ensure_topics
 from tests.integration.conftest import Produced, StartWorker, Topics, run
 from tests.workers import STOP_WITHIN_S, StartedWorker, eventually, service_settings
@@ -42,6 +43,7 @@ def send_steadily(topics: Topics, settings: Settings, seconds: float) -> int:
     while time.monotonic() < ends_at:
         topics.write(settings.request_topic, requests(25, f"steady-{sent}-"))
         sent += 25
+        time.sleep(0.05)
     return sent
 
 
@@ -239,6 +241,18 @@ def test_headers_come_back_and_replies_go_where_they_were_asked(
     assert "reply-error" not in plain
     assert "request-key" not in plain
     assert plain["traceparent"] == b"00-1-2-01"
+
+
+def test_what_a_worker_reads_before_it_begins_stays_small(
+    worker: StartedWorker, module_settings: Settings, topics: Topics
+) -> None:
+    prefix = module_settings.app_id
+    windows = run(topics.config(f"{prefix}-throughput-changelog"))
+    totals = run(topics.config(f"{prefix}-totals-changelog"))
+    assert (windows["cleanup.policy"], totals["cleanup.policy"]) == ("compact,delete", "compact")
+    assert int(windows["retention.ms"]) == KEEP_S * 1000
+    for config in (windows, totals):
+        assert int(config["segment.ms"]) <= KEEP_S * 1000
 
 
 def test_metrics_are_prometheus(worker: StartedWorker, replied: Settings, topics: Topics) -> None:

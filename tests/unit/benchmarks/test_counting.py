@@ -53,6 +53,15 @@ def test_what_is_confirmed_and_not_answered_is_lost(ledger: Ledger) -> None:
     assert counts.remarks == ["lost: requests-0-0", "lost: requests-0-2"]
 
 
+def test_latency_is_from_sending_to_the_first_answer(ledger: Ledger) -> None:
+    for number, at in enumerate([10.0, 13.0, 14.0]):
+        ledger.sending(request(number, at))
+    for number, at in ((1, 13.5), (1, 20.0), (0, 12.0)):
+        ledger.receive(answer(request(number), at))
+    assert ledger.latencies() == [2.0, 0.5]
+    assert ledger.latencies(since_s=3.0) == [0.5]
+
+
 def test_what_is_not_confirmed_is_neither_lost_nor_wrong(ledger: Ledger) -> None:
     silent, answered = request(0), request(1)
     for one in (silent, answered):
