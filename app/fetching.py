@@ -29,8 +29,11 @@ MAX_POLL_INTERVAL_S = 24 * 3600
 """aiokafka leaves the group when nothing was fetched for this long, as when responses cannot be
 written for hours. What else could hang has a limit of its own."""
 COMMITTED_TIMEOUT_S = 10.0
-REBALANCE_MARGIN_S = 5.0
-"""What a rebalance may take beyond the drain: the last commit, and the way to the broker."""
+REBALANCE_DRAIN_S = 3.0
+"""Longest that a rebalance waits for what is under way."""
+REBALANCE_TIMEOUT_S = 10.0
+"""After which the group goes on without a member: the drain, the last commit, the last records of
+the tables, and the way to the broker."""
 
 
 class Fetchable:
@@ -125,7 +128,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             isolation_level="read_committed",
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-            rebalance_timeout_ms=int((settings.drain_timeout_s + REBALANCE_MARGIN_S) * 1000),
+            rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
             max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
             max_poll_records=self.app.conf.broker_max_poll_records,
         )

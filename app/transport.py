@@ -20,7 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 from mode import Service
 
-from app.fetching import ConsumerThread, RebalanceListener
+from app.fetching import REBALANCE_DRAIN_S, ConsumerThread, RebalanceListener
 from app.kafka import client_options
 from app.offsets import OffsetTracker
 from app.recurrence import Recurrence
@@ -28,9 +28,8 @@ from app.settings import MAX_BATCH_BYTES, MEBIBYTE, PREFIX, Settings
 
 COMMIT_INTERVAL_S = 0.2
 """What was answered since the last commit is answered again after a crash."""
-LAST_COMMIT_S = 3.0
+LAST_COMMIT_S = 2.0
 DRAIN_POLL_S = 0.05
-FLUSH_TIMEOUT_S = 5.0
 PRODUCER_TIMEOUT_S = 20.0
 MAX_REPLACED = 3
 REPLACED_S = 60.0
@@ -180,14 +179,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._trackers.pop(tp, None)
             self._open_bytes.pop(tp, None)
         self._room.set()
+        self.app.pool.drop(lambda job: not self.owns(job.event.message))
 
     async def wait_empty(self) -> None:
-        """Wait until what streams have taken is answered, at most `drain_timeout_s`; commit.
+        """Wait until what streams have taken is answered, but not for long; commit.
 
-        A pool that has crashed answers nothing any more.
+        In a rebalance the whole group waits with us, and what is not answered in time is read
+        again by the next owner. A pool that has crashed answers nothing any more.
         """
+        limit_s = self.settings.drain_timeout_s
+        if not self.app.should_stop:
+            limit_s = min(limit_s, REBALANCE_DRAIN_S)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.drain_timeout_s):
+            async with asyncio.timeout(limit_s):
                 while self._unacked_messages and not self.app.pool.crashed:
                     await self.commit()
                     # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
@@ -196,7 +200,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self.log.warning(
                 "%d records were not answered within %.0f s and will be read again",
                 len(self._unacked_messages),
-                self.settings.drain_timeout_s,
+                limit_s,
             )
             self._unacked_messages.clear()
         with suppress(TimeoutError):
@@ -233,7 +237,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         uncommitted = self.uncommitted()
         offsets = {tp: uncommitted[tp] for tp in tps}
         requests = self.settings.request_topic
-        if any(tp.topic != requests for tp in offsets) and not await self._changelogs_flushed():
+        changelogs_first = any(tp.topic != requests for tp in offsets)
+        if changelogs_first and not await self.app.flush_in_time():
             offsets = {tp: offset for tp, offset in offsets.items() if tp.topic == requests}
         if not offsets:
             return False
@@ -251,15 +256,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._committed_offset.update(offsets)
         self.app.tables.on_commit(offsets)
         self.app.monitor.on_tp_commit(offsets)
-        return True
-
-    async def _changelogs_flushed(self) -> bool:
-        """The offsets of a table's source must not be ahead of the table's changelog."""
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                await self.app.producer.flush()
-        except TimeoutError:
-            return False
         return True
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 AGENTS = ("agents.predict", "agents.throughput")
 """Named one by one, so that one which cannot be imported fails the start."""
 BROKER_RETRY_S = 1.0
+FLUSH_TIMEOUT_S = 2.0
 STREAM_BUFFER_RECORDS = 4096
 MAX_AGENT_ERRORS = 3
 AGENT_ERRORS_S = 60.0
@@ -247,6 +248,20 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             return
         await self.publisher.settle()
         await self.consumer.read_again()
+
+    async def _producer_flush(self, logger: Any) -> None:
+        """Wait for what Faust's producer has under way, in a rebalance or a stop."""
+        if self._producer is not None and not await self.flush_in_time():
+            self.log.warning("statistics are not written yet: the broker does not take them")
+
+    async def flush_in_time(self) -> bool:
+        """Whether the broker has everything that the tables and their topic were sent."""
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self.producer.flush()
+        except TimeoutError:
+            return False
+        return True
 
     def _load_models(self) -> ModelRegistry:
         began = time.monotonic()

@@ -251,6 +251,14 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             finally:
                 self._leave(sink.inside)
 
+    def drop(self, unwanted: Callable[[Any], bool]) -> None:
+        """Let go of items of `map` whose outcome is not wanted any more: they get none.
+
+        What of them is on a device is computed in vain.
+        """
+        for sink in self._sinks:
+            self._leave(sink.drop(unwanted))
+
     async def _feed(
         self,
         batches: AsyncIterator[Sequence[T]],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from models.inference.tasks import Prediction
 from models.inference.ticket import Outcome, Place
@@ -29,6 +30,10 @@ class Single:
         if not self.future.done():
             self.future.set_exception(error)
 
+    def drop(self, unwanted: Callable[[Any], bool]) -> list[Place]:
+        """Nothing: the caller waits."""
+        return []
+
 
 class Many(Generic[T]):
     """Gathers outcomes until they are taken."""
@@ -51,6 +56,14 @@ class Many(Generic[T]):
         """Keep an error that ends the stream."""
         self.error = error
         self.changed.set()
+
+    def drop(self, unwanted: Callable[[Any], bool]) -> list[Place]:
+        """Wait no more for items that are not wanted; returns their places."""
+        places = [place for place in self.inside if unwanted(place.item)]
+        self.inside.difference_update(places)
+        self._answers = [answer for answer in self._answers if answer[0] in self.inside]
+        self.changed.set()
+        return places
 
     def take(self) -> list[tuple[Place, Outcome]]:
         """The outcomes since the last call."""

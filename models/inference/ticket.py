@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,6 +48,9 @@ class Sink(Protocol):
 
     def fail(self, error: Exception) -> None:
         """Take note that no outcome will come any more."""
+
+    def drop(self, unwanted: Callable[[Any], bool]) -> list[Place]:
+        """Wait no more for items that are not wanted; returns their places."""
 
 
 @dataclass(eq=False, slots=True)

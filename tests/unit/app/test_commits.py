@@ -20,6 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.settings import Settings
 from app.transport import Consumer
 from app.worker import BertstreamApp, create_app
+from models.inference.pool import InferencePool
+from tests.word_counter import Models, WordCounter
 
 TOPIC = "bert-requests"
 PARTITIONS = [TP(TOPIC, number) for number in range(2)]
@@ -87,6 +89,7 @@ class Log:
 def application() -> BertstreamApp:
     app = create_app(Settings(_env_file=None, request_topic=TOPIC))  # type: ignore[call-arg]
     app.topics._acking_topics.add(TOPIC)  # as where an agent has subscribed to it
+    app.pool = InferencePool(Models(WordCounter()))  # nothing is in it
     return app
 
 

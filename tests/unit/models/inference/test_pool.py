@@ -122,6 +122,36 @@ def test_the_last_outcomes_do_not_wait_for_a_next_batch(run: Runner) -> None:
     run(main())
 
 
+def test_what_is_dropped_makes_room_and_gets_no_outcome(run: Runner) -> None:
+    async def main() -> None:
+        async def two_batches() -> AsyncIterator[Sequence[str]]:
+            yield ["1", "2", "3", "4"]
+            yield ["5", "6"]
+
+        engine = WordCounter()
+        engine.open.clear()
+        async with InferencePool(Models(engine), batch_size=1, max_documents=4) as pool:
+            outcomes = pool.map(two_batches(), Document)
+            found: list[str] = []
+
+            async def gather() -> None:
+                async for answers in outcomes:
+                    found.extend(text for text, _ in answers)
+
+            gathering = asyncio.ensure_future(gather())
+            await until(lambda: pool.state()["documents"] == 4)
+            pool.drop(lambda text: text in {"1", "2", "4"})
+            await until(lambda: pool.state()["documents"] == 3)  # 5 and 6 have come in
+            engine.open.set()
+            await gathering
+            assert sorted(found) == ["3", "5", "6"]
+            assert is_empty(pool)
+        computed = len(engine.batches)
+        assert 3 <= computed <= 4, "what was on the device when it was dropped, and no more"
+
+    run(main())
+
+
 def test_the_next_batch_is_pulled_while_the_device_computes(run: Runner) -> None:
     async def main() -> None:
         engine = WordCounter()
