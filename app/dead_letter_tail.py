@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
 
 from app.dead_letter_topic import DeadLetterTopic
-from app.dead_letters import DeadLetter, beginning
+from app.dead_letters import DeadLetter
+from app.printable import beginning
 from app.reading import Ranges, offsets_now, reader
 from app.settings import MEBIBYTE, Settings
 
@@ -121,11 +122,10 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
     small = len(letter.value or b"") <= MAX_PARSED_BYTES
     return {
         "time": letter.time,
-        "code": beginning(letter.code.encode(), ID_LENGTH),
-        "message": beginning(letter.message.encode(), MESSAGE_LENGTH),
-        "id": beginning(letter.request_id.encode(), ID_LENGTH) if small else None,
-        "source": letter.source.to_dict()
-        | {"topic": beginning(letter.source.topic.encode(), ID_LENGTH)},
+        "code": beginning(letter.code, ID_LENGTH),
+        "message": beginning(letter.message, MESSAGE_LENGTH),
+        "id": beginning(letter.request_id, ID_LENGTH) if small else None,
+        "source": letter.source.to_dict() | {"topic": beginning(letter.source.topic, ID_LENGTH)},
         "place": letter.place.to_dict(),
         "replays": letter.replays,
         "replayed_at": None,

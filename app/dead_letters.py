@@ -6,7 +6,6 @@ same partition, of dead letters that have been sent back.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from aiokafka.structs import ConsumerRecord
 
 from app.errors import RequestError
+from app.printable import beginning
 from app.records import Source, inherited_id, json_object, own_id
 
 DEAD_LETTER_HEADERS = frozenset(
@@ -36,24 +36,6 @@ REPLAYED = "replayed"
 """Header of a mark: the offsets, such as `3-17,19`."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    """The text with all but printable characters, and those to `keep`, as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )
-
-
-def beginning(value: bytes, length: int) -> str:
-    """The first characters of what may be text, in one line, safe to print."""
-    # A character that is cut off at the end is left out; four bytes make the longest.
-    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    text = " ".join(decoder.decode(value[: 4 * length]).split())
-    line = printable(text)
-    return line if len(line) <= length and len(value) <= 4 * length else f"{line[: length - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)

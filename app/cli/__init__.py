@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from app.errors import BertstreamError, SettingsError
+from app.printable import one_line
 
 COMMANDS = {
     "up": "Start everything on this machine and show documents go through it.",
@@ -100,5 +101,5 @@ def _report(error: typer.TyperException | BertstreamError) -> int:
         if context is not None:
             message = f"{message.rstrip('.')} (see {context.command_path} --help)"
     sys.stdout.flush()
-    print(f"bertstream: {' '.join(message.split())}", file=sys.stderr)
+    print(f"bertstream: {one_line(message)}", file=sys.stderr)
     return code

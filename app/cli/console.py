@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from app.printable import printable
+
 T = TypeVar("T")
 
 PIPE_WIDTH = 200
@@ -63,8 +65,16 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def add_row(lines: Table, *cells: str, style: str | None = None) -> None:
-    """Add a row of plain texts: square brackets in what others wrote are no markup."""
-    lines.add_row(*map(Text, cells), style=style)
+    """Add a row of plain texts: what others wrote is no markup and reaches no terminal as such."""
+    lines.add_row(*(Text(printable(cell)) for cell in cells), style=style)
+
+
+def print_line(line: Text) -> None:
+    """Print one line: cut where the terminal ends, whole where there is none."""
+    if out.is_terminal:
+        out.print(line, no_wrap=True, overflow="ellipsis")
+    else:
+        out.print(line, soft_wrap=True)
 
 
 @contextmanager

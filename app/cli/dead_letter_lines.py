@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from app.cli.console import err, out
-from app.dead_letters import beginning, printable
+from app.printable import beginning, printable
 
 if TYPE_CHECKING:
     from app.dead_letter_topic import Selection
@@ -146,7 +146,7 @@ def _text(data: bytes, keep: str = "") -> str:
 
 def plain(text: str, length: int | None = None) -> str:
     """The text in one line, safe for a terminal, cut after `length` characters."""
-    return printable(text) if length is None else beginning(text.encode(), length)
+    return printable(text) if length is None else beginning(text, length)
 
 
 def _clock(time_s: float) -> str:

@@ -17,6 +17,7 @@ import typer
 
 from app.cli.console import out, print_json, run
 from app.errors import BertstreamError, BrokerError, SettingsError
+from app.printable import printable
 from app.settings import MAX_RECORD_BYTES, MEBIBYTE, PREFIX, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def doctor(
 
 def _print(finding: Finding) -> None:
     out.print(f"[{STYLES[finding.status]}]{finding.status:<4}[/]  {finding.check:<10}", end="")
-    out.print(finding.detail, markup=False, soft_wrap=True)
+    out.print(printable(finding.detail), markup=False, soft_wrap=True)
     if finding.mend:
-        out.print(f"{'':<16}{finding.mend}", markup=False, soft_wrap=True)
+        out.print(f"{'':<16}{printable(finding.mend)}", markup=False, soft_wrap=True)
 
 
 def _examine() -> Iterator[Finding]:

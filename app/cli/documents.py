@@ -68,12 +68,6 @@ async def stream(paths: Sequence[Path]) -> AsyncIterator[Mapping[str, Any]]:
         yield item
 
 
-def beginning(text: str, length: int = 80) -> str:
-    """The first words of a text, in one line."""
-    line = " ".join(text[: 4 * length].split())
-    return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 1]}…"
-
-
 def _read(path: Path) -> Iterable[LabelledDocument]:
     if path != STDIN:
         return read_documents(path)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli.console import err, out, print_json, progress, run
+from app.cli.outcomes import failure
 from app.cli.registry import loaded_registry
 from app.cli.scores import print_scores
 from app.errors import BertstreamError
+from app.printable import printable
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -105,9 +107,9 @@ def evaluate(
         print_scores(scores)
         facts = ", ".join(f"{name} {fact}" for name, fact in answers.facts.items())
         speed = f"{answers.seconds:.1f} s, {rate:,.0f} documents/s"
-        out.print(f"{speed}; {facts}", markup=False)
+        out.print(printable(f"{speed}; {facts}"), markup=False)
     for remark in _remarks(corpus, answers):
-        err.print(remark, markup=False)
+        err.print(printable(remark), markup=False)
 
 
 def _remarks(corpus: LabelledCorpus, answers: Answers) -> Iterator[str]:
@@ -184,19 +186,17 @@ async def _ask(
                 async for document, response in exchange:
                     assert isinstance(document, dict)
                     display.advance(task)
-                    if response["status"] == "error":
-                        answers.fail(response["error"]["code"], response["error"]["message"])
+                    if (failed := failure(response)) is not None:
+                        answers.fail(*failed)
                         continue
-                    if response["label"] is None:
-                        raise _no_label(response["model"], response["task"])
-                    answers.predicted[document["place"]] = response["label"]
-                    answers.versions.add(response["model_version"])
-                    answers.facts = {
-                        "name": response["model"],
-                        "version": response["model_version"],
-                    }
+                    name, version = str(response.get("model")), str(response.get("model_version"))
+                    if not isinstance(label := response.get("label"), str):
+                        raise _no_label(name, str(response.get("task")))
+                    answers.predicted[document["place"]] = label
+                    answers.versions.add(version)
+                    answers.facts = {"name": name, "version": version}
                     if document["place"] == 0:
-                        answers.labels = tuple(sorted(response["scores"]))
+                        answers.labels = tuple(sorted(response.get("scores") or ()))
                         corpus.require(answers.labels)
         answers.seconds = time.perf_counter() - started
     return answers

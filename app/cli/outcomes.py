@@ -1,4 +1,7 @@
-"""Responses as lines for people, and what they come to."""
+"""Responses as lines for people, and what they come to.
+
+Anybody may write to the topic of responses: nothing here relies on what is in one.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from rich.text import Text
 
-from app.cli.documents import beginning
+from app.printable import beginning, one_line, printable
 
 LABEL_WIDTH = 16
+NO_RESPONSE = "(no response)"
+"""Stands for the code of what is neither a prediction nor an error."""
 
 
 @dataclass
@@ -29,8 +35,8 @@ class Summary:
     def add(self, document: Mapping[str, Any], response: Mapping[str, Any]) -> None:
         """Count one answer."""
         self.answered += 1
-        if response.get("status") == "error":
-            self.errors[response["error"]["code"]] += 1
+        if (failed := failure(response)) is not None:
+            self.errors[failed[0]] += 1
         if is_comparable(document, response):
             self.labelled += 1
             self.as_expected += is_as_expected(document, response)
@@ -51,28 +57,44 @@ def is_comparable(document: Mapping[str, Any], response: Mapping[str, Any]) -> b
     if document.get("label") is None:
         return False
     labels = (response.get("label"), response.get("labels"))
-    return response.get("status") == "error" or any(found is not None for found in labels)
+    return failure(response) is not None or any(found is not None for found in labels)
 
 
 def is_as_expected(document: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
     """Whether the predicted label, or one of several, is the document's own."""
-    predicted = response.get("labels") or [response.get("label")]
-    return response.get("status") == "ok" and document["label"] in predicted
+    labels = response.get("labels")
+    predicted = labels if isinstance(labels, list) and labels else [response.get("label")]
+    return failure(response) is None and document["label"] in predicted
+
+
+def failure(response: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Code and message of an error, `NO_RESPONSE` and its beginning of what is no response.
+
+    None for a prediction.
+    """
+    if response.get("status") == "ok":
+        return None
+    error = response.get("error")
+    if response.get("status") == "error" and isinstance(error, Mapping):
+        code, message = error.get("code"), error.get("message")
+        if isinstance(code, str) and isinstance(message, str):
+            return code, message
+    return NO_RESPONSE, beginning(orjson.dumps(response))
 
 
 def describe(response: Mapping[str, Any]) -> tuple[str, str]:
     """What was predicted and how surely, each in a few characters."""
-    if response.get("status") == "error":
-        return response["error"]["code"], ""
-    score = response.get("score")
-    shown = "" if score is None else f"{score:.2f}"
-    if response.get("label") is not None:
-        return response["label"], shown
-    if response.get("labels") is not None:
-        return ", ".join(response["labels"]) or "none", shown
-    if response.get("embedding") is not None:
-        return f"{len(response['embedding'])} numbers", ""
-    return str(response.get("task", "")), shown
+    if (failed := failure(response)) is not None:
+        return printable(failed[0]), ""
+    label, labels, embedding, score = map(response.get, ("label", "labels", "embedding", "score"))
+    shown = f"{score:.2f}" if isinstance(score, (int, float)) else ""
+    if label is not None:
+        return printable(str(label)), shown
+    if isinstance(labels, list):
+        return printable(", ".join(map(str, labels))) or "none", shown
+    if isinstance(embedding, list):
+        return f"{len(embedding)} numbers", ""
+    return printable(str(response.get("task", ""))), shown
 
 
 def line(response: Mapping[str, Any], document: Mapping[str, Any] | None = None) -> Text:
@@ -81,17 +103,17 @@ def line(response: Mapping[str, Any], document: Mapping[str, Any] | None = None)
     Of a document with a label it says whether the prediction is as expected.
     """
     label, score = describe(response)
-    failed = response.get("status") == "error"
-    name = str(response.get("id", ""))
+    failed = failure(response)
+    name = one_line(str(response.get("id", "")))
     if document is not None:
         name = beginning(str(document["text"]))
-    mark, style = " ", "red" if failed else ""
+    mark, style = " ", "" if failed is None else "red"
     if document is not None and is_comparable(document, response):
         right = is_as_expected(document, response)
         mark, style = ("✓", "green") if right else ("≠", "yellow")
         if not right:
-            name = f"(expected {document['label']}) {name}"
-    message = f"  {response['error']['message']}" if failed else ""
+            name = f"(expected {one_line(str(document['label']))}) {name}"
+    message = "" if failed is None else f"  {one_line(failed[1])}"
     return Text.assemble(
         (mark, style),
         " ",
@@ -99,6 +121,4 @@ def line(response: Mapping[str, Any], document: Mapping[str, Any] | None = None)
         f" {score:>4}  ",
         name,
         (message, "dim"),
-        no_wrap=True,
-        overflow="ellipsis",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import out, print_json
+from app.cli.console import print_json, print_line
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def predict(
                 if as_json:
                     print_json(response)
                 else:
-                    out.print(line(response, document))
+                    print_line(line(response, document))
 
 
 def _predict(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from app.cli.console import add_row, out, table
+from app.printable import printable
 
 if TYPE_CHECKING:
     from models.training.evaluate import Evaluation
@@ -21,7 +22,7 @@ def print_scores(evaluation: Evaluation) -> None:
     out.print(scores)
     out.print()
     names = [label.label for label in evaluation.labels]
-    confusion = table("expected \\ predicted", *(f"{escape(name)}#" for name in names))
+    confusion = table("expected \\ predicted", *(f"{escape(printable(name))}#" for name in names))
     for name, row in zip(names, evaluation.confusion.tolist(), strict=True):
         add_row(confusion, name, *(f"{count:,}" for count in row))
     out.print(confusion)

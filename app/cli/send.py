@@ -98,7 +98,7 @@ async def _exchange(
     from app.cli.outcomes import Summary
     from app.client import Client, Progress
 
-    summary, counts = Summary(), Progress()
+    counts = Progress()
     with _opened(output) as file, progress() as display:
         task = display.add_task("connecting to Kafka")
 

@@ -17,10 +17,11 @@ import typer
 from rich.text import Text
 
 from app.broker import EmbeddedBroker
-from app.cli.console import out, run
-from app.cli.documents import SAMPLES, beginning, read_files
+from app.cli.console import out, print_line, run
+from app.cli.documents import SAMPLES, read_files
 from app.cli.outcomes import Summary, line
 from app.errors import BertstreamError, BrokerError
+from app.printable import beginning
 from app.settings import PREFIX, Settings, load_settings
 from app.worker_process import WorkerProcess
 
@@ -221,7 +222,7 @@ async def _exchange(settings: Settings, documents: Sequence[Mapping[str, Any]]) 
             async for document, response in answers:
                 assert isinstance(document, Mapping)
                 summary.add(document, response)
-                out.print(line(response, document))
+                print_line(line(response, document))
         return summary
 
 

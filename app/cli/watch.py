@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import err, out, print_json, run
+from app.cli.console import err, out, print_json, print_line, run
 from app.settings import Settings, load_settings
 
 
@@ -47,7 +47,7 @@ async def _watch(
             if as_json:
                 print_json(response)
             else:
-                out.print(line(response))
+                print_line(line(response))
             seen += 1
             if seen == count:
                 return

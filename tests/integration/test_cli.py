@@ -19,7 +19,7 @@ import pytest
 from app.cli import main
 from app.cli.documents import SAMPLES, read_files
 from app.settings import Settings, load_settings
-from tests.integration.conftest import Topics
+from tests.integration.conftest import Produced, Topics
 from tests.workers import StartedWorker, environment, eventually, service_settings
 
 COMMAND = [sys.executable, "-P", "-m", "app.cli"]
@@ -212,13 +212,19 @@ def test_send_without_waiting_then_watch(
     before = _answered(module_settings)
     sent = bertstream(module_settings, "send", "--text", "A first.", "--text", "B.", "--no-wait")
     assert (sent.returncode, sent.stdout) == (0, f"2 sent to {module_settings.request_topic}\n")
-    count = before + 2
+    foreign = {"id": "\x1b]0;title\x07", "status": "error"}
+    topics.write(module_settings.response_topic, [Produced(orjson.dumps(foreign), b"foreign")])
+    count = before + 3
     arguments = ("watch", "--from-beginning", "--count", str(count))
     as_json = bertstream(module_settings, *arguments, "--json")
     responses = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert (as_json.returncode, len(responses)) == (0, count)
-    lines = bertstream(module_settings, *arguments).stdout.splitlines()
-    assert len(lines) == count
+    assert foreign in responses
+    watched = bertstream(module_settings, *arguments).stdout
+    assert len(watched.splitlines()) == count
+    assert "(no response)    " in watched
+    assert "\\x1b]0;title\\x07" in watched
+    assert "\x1b" not in watched
 
 
 def _answered(settings: Settings) -> int:

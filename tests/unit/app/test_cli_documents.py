@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.documents import SAMPLES, STDIN, beginning, read_files, stream
+from app.cli.documents import SAMPLES, STDIN, read_files, stream
 from app.errors import BertstreamError
 
 Pipe = Callable[[bytes], None]
@@ -101,11 +101,6 @@ def test_an_error_of_standard_input_reaches_the_event_loop(pipe: int) -> None:
 
     with pytest.raises(BertstreamError, match="no documents"):
         asyncio.run(main())
-
-
-def test_the_beginning_of_a_text_is_one_line() -> None:
-    assert beginning("one\n\ttwo  three") == "one two three"
-    assert beginning("word " * 100, 20) == "word word word word…"
 
 
 def test_the_samples_are_there() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import orjson
 import pytest
+from rich.console import Console
 
+from app.cli import console
 from app.cli.outcomes import Summary, describe, is_as_expected, line
 
 
@@ -15,6 +19,7 @@ def ok(**fields: Any) -> dict[str, Any]:
 
 
 ERROR = {"id": "a2", "status": "error", "error": {"code": "empty_text", "message": "no text"}}
+ESCAPE = "\x1b]0;x\x07\x9b2J\r\n"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,62 @@ def test_a_line_without_a_document_has_the_id() -> None:
 def test_texts_are_no_markup() -> None:
     document = {"text": "[bold]not bold[/bold] [/]"}
     assert document["text"] in line(ok(label="World", score=1.0), document).plain
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        ok(id=ESCAPE, label=ESCAPE, score=1.0),
+        ok(labels=[ESCAPE]),
+        ok(task=ESCAPE),
+        {"id": ESCAPE, "status": "error", "error": {"code": ESCAPE, "message": ESCAPE}},
+        {"id": ESCAPE, ESCAPE: ESCAPE},
+    ],
+)
+def test_a_line_does_nothing_to_the_terminal(response: dict[str, Any]) -> None:
+    document = {"text": ESCAPE, "label": ESCAPE}
+    assert line(response).plain.isprintable()
+    assert line(response, document).plain.isprintable()
+    assert "]0;x" in line(response).plain
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {},
+        {"status": "error"},
+        {"status": "error", "error": "text"},
+        {"status": "error", "error": {"code": 1, "message": []}},
+        {"status": ["ok"], "id": {}, "label": "Sports"},
+    ],
+)
+def test_what_is_no_response_is_shown_as_that(response: dict[str, Any]) -> None:
+    assert line(response).plain.startswith("  (no response)")
+    assert line(response).plain.endswith(orjson.dumps(response).decode())
+    summary = Summary()
+    summary.add({"text": "…", "label": "World"}, response)
+    assert summary.errors == {"(no response)": 1}
+    assert summary.as_expected == 0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"label": {"a": 1}}, {"labels": [None, 3]}, {"labels": 3}, {"score": "high"}, {}]
+)
+def test_a_prediction_of_another_shape_is_shown_all_the_same(fields: dict[str, Any]) -> None:
+    assert line(ok(**fields), {"text": "A goal", "label": "World"}).plain.endswith("A goal")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_row_is_one_line_cut_in_a_terminal_alone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.StringIO()
+    out = Console(file=written, force_terminal=terminal, width=80, color_system=None)
+    monkeypatch.setattr(console, "out", out)
+    row = line({"id": "a1", "status": "error", "error": {"code": "c", "message": "word " * 60}})
+    console.print_line(row)
+    [shown] = written.getvalue().splitlines()
+    assert shown == (f"{row.plain[:79]}…" if terminal else row.plain)
 
 
 def test_several_labels_hold_the_expected_one() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from app.cli import main
 from app.cli.dead_letters import moment
 from app.dead_letter_topic import OTHER_CODES, DeadLetterTopic, Selection
-from app.dead_letters import DeadLetter, Filter, Mark, beginning, printable
+from app.dead_letters import DeadLetter, Filter, Mark
 
 FACTS = {
     "error.code": b"invalid_json",
@@ -101,20 +101,6 @@ def test_a_mark_names_offsets_and_no_others(offsets: set[int]) -> None:
 @pytest.mark.parametrize("text", [b"", b"a", b"1-", b"-1", b"1,,2", b"1-2-3", b"9" * 30])
 def test_what_is_no_mark(text: bytes) -> None:
     assert Mark.of(record([("replayed", text)], value=None)) is None
-
-
-@given(st.binary(max_size=400), st.integers(1, 60))
-def test_a_beginning_is_short_and_printable(value: bytes, length: int) -> None:
-    text = beginning(value, length)
-    assert len(text) <= length
-    assert text.isprintable()
-
-
-def test_a_beginning_ends_between_characters() -> None:
-    assert beginning("né \n\t😀".encode(), 10) == "né 😀"
-    assert beginning(b"a\x1b[2J\xff", 20) == "a\\x1b[2J\\xff"
-    assert beginning("😀".encode() * 11, 10) == "😀" * 9 + "…"
-    assert printable("a\nb\u202e", keep="\n") == "a\nb\\u202e"
 
 
 class Written:
