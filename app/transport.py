@@ -28,6 +28,7 @@ from app.settings import MAX_BATCH_BYTES, MEBIBYTE, PREFIX, Settings
 
 COMMIT_INTERVAL_S = 0.2
 """What was answered since the last commit is answered again after a crash."""
+LAST_DELIVERY_S = 1.0
 LAST_COMMIT_S = 2.0
 DRAIN_POLL_S = 0.05
 PRODUCER_TIMEOUT_S = 20.0
@@ -55,6 +56,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._trackers: dict[TP, OffsetTracker] = {}
         self._open_bytes: Counter[TP] = Counter()
         self._room = asyncio.Event()
+        self._letting_go = False
         self._fetched_in = 0
         self._not_alone_at = -NAMESAKE_S
         self._replaced = Recurrence(MAX_REPLACED, REPLACED_S)
@@ -131,6 +133,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         tracker = self._trackers.get(message.tp)
         return tracker is not None and tracker.generation == message.generation_id
 
+    def wants(self, message: Message) -> bool:
+        """Whether an answer to `message` can still be acknowledged, if it is sent now."""
+        return not self._letting_go and self.owns(message)
+
     def answered_upto(self, tp: TP) -> int:
         """Offset before which every request of the partition has been answered."""
         tracker = self._trackers.get(tp)
@@ -178,6 +184,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         for tp in revoked:
             self._trackers.pop(tp, None)
             self._open_bytes.pop(tp, None)
+        self._letting_go = False
         self._room.set()
         self.app.pool.drop(lambda job: not self.owns(job.event.message))
 
@@ -196,6 +203,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                     await self.commit()
                     # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
                     await asyncio.sleep(DRAIN_POLL_S)
+        # What is answered from here on would come too late: the next owner answers it, too.
+        self._letting_go = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_DELIVERY_S):
+                await self.app.publisher.settle()
         if self._unacked_messages:
             self.log.warning(
                 "%d records were not answered within %.0f s and will be read again",

@@ -24,13 +24,13 @@ from app.fetching import HEARTBEAT_S
 from app.group import GroupView
 from app.kafka import client_options, connect
 from app.logs import throttle_kafka
-from app.records import Outcome, Throughput
+from app.records import Outcome
 from app.recurrence import Recurrence
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
 from app.streams import BatchStream, FlowControl
-from app.tables import TableManager, declare_tables
+from app.tables import Table, TableManager, declare_tables, throughput_topic
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
 from app.transactions import ExactlyOncePublisher
@@ -86,12 +86,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             key_serializer="raw",
             value_serializer="raw",
         )
-        self.throughput_topic = self.topic(
-            settings.throughput_topic,
-            key_type=str,
-            value_type=Throughput,
-            partitions=1,
-        )
+        self.throughput_topic = throughput_topic(self, settings)
         self.throughput_tables = declare_tables(self)
         self.status = WorkerStatus(self)
         self.status_server = StatusServer(
@@ -104,7 +99,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
     def _new_publisher(self) -> Publisher:
         def is_current(outcome: Outcome) -> bool:
-            return bool(self.consumer.owns(outcome.job.event.message))
+            return bool(self.consumer.wants(outcome.job.event.message))
 
         if self.settings.delivery == "exactly-once":
             return ExactlyOncePublisher(
@@ -175,13 +170,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         """Begin what needs the group and the tables."""
         if self.should_stop:
             return
-        self.group = GroupView(
-            self.settings,
-            (
-                self.throughput_tables.windows.table.changelog_topic.get_topic_name(),
-                self.throughput_tables.totals.changelog_topic.get_topic_name(),
-            ),
-        )
+        self.group = GroupView(self.settings)
         await self.add_runtime_dependency(self.group)
         await self.add_runtime_dependency(
             ThroughputReporter(
@@ -355,6 +344,7 @@ def create_app(settings: Settings) -> BertstreamApp:
         settings,
         broker=settings.broker_urls,
         Stream=BatchStream,
+        Table=Table,
         TableManager=TableManager,
         autodiscover=list(AGENTS),
         datadir=settings.data_dir / "faust",

@@ -22,7 +22,7 @@ from app.kafka import client_options, partitions_of
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
 from benchmarks.faults import report
 from benchmarks.faults.deployment import Deployment
-from benchmarks.faults.subjects import OURS
+from benchmarks.faults.subjects import OURS, Process
 from tests.workers import eventually
 
 SENTENCE = "The striker scored twice as the home side won the cup final. "
@@ -95,6 +95,7 @@ def observe(site: Deployment, overload: Overload, seconds: float) -> Observed:
     process = psutil.Process(worker.process.pid)
     ready_mib = most_mib = last_mib = process.memory_info().rss / MEBIBYTE
     slowest_page_s = 0.0
+    before_revoked = revoked(worker)
     if overload.read_only:
         site.set_read_only(site.settings.response_topic)
     began = time.monotonic()
@@ -117,8 +118,13 @@ def observe(site: Deployment, overload: Overload, seconds: float) -> Observed:
         most_mib,
         last_mib,
         slowest_page_s,
-        rebalances=worker.log.count("Revoking previously assigned partitions"),
+        revoked(worker) - before_revoked,
     )
+
+
+def revoked(worker: Process) -> int:
+    """How often the worker has told of a rebalance."""
+    return worker.log.count("Revoking previously assigned partitions")
 
 
 async def write(settings: Settings, overload: Overload) -> None:

@@ -16,7 +16,7 @@ from benchmarks.capacity import measure_capacity
 from benchmarks.faults import report
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import Load
-from benchmarks.faults.subjects import EXACTLY_ONCE, OURS, Subject
+from benchmarks.faults.subjects import EXACTLY_ONCE, OURS
 
 RATES = (20.0, 200.0)
 """Requests per second at which latency is measured, far below what a worker can do."""
@@ -30,18 +30,19 @@ Figures = dict[str, float]
 
 def main() -> int:
     arguments = _arguments()
-    measured: dict[Subject, list[Figures]] = {OURS: [], EXACTLY_ONCE: []}
+    plain: list[Figures] = []
+    exact: list[Figures] = []
     with (
         tempfile.TemporaryDirectory(prefix="bertstream-exactly-once-") as scratch,
         Deployment(Path(scratch)) as site,
     ):
         for turn in range(arguments.rounds):
-            for subject, figures in measured.items():
+            for subject, figures in ((OURS, plain), (EXACTLY_ONCE, exact)):
                 site.subject = subject
                 site.new_service()
                 figures.append(measure(site))
                 print(f"round {turn + 1}, {subject.title}: {figures[-1]}", flush=True)
-    table = describe(measured[OURS], measured[EXACTLY_ONCE])
+    table = describe(plain, exact)
     print(f"\n{table}")
     if arguments.write:
         content = f"Measured on {report.machine()}.\n\n{table}"

@@ -22,7 +22,7 @@ def slow_down() -> None:
         time.sleep(BATCH_S)
         return forward(self, *arguments)
 
-    Engine.forward = slow  # type: ignore[method-assign]
+    Engine.forward = slow  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import argparse
 import logging
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+from app.settings import MEBIBYTE
 from benchmarks.capacity import measure_capacity
 from benchmarks.faults import report
 from benchmarks.faults.counting import Counts
@@ -22,7 +24,6 @@ from benchmarks.faults.load import Load
 SAMPLE_S = 5.0
 SETTLED_SHARE = 0.1
 """From what share of the time on memory must not grow."""
-MIB = 2**20
 
 
 @dataclass
@@ -72,17 +73,12 @@ def main() -> int:
 def watch(load: Load, pid: int, seconds: float) -> Series:
     """Sample the worker while the load goes on."""
     series = Series()
+    process = psutil.Process(pid)
     began = time.monotonic()
     while (elapsed_s := time.monotonic() - began) < seconds:
-        series.add(elapsed_s, rss_mib(pid), load.ledger.outstanding)
+        series.add(elapsed_s, process.memory_info().rss / MEBIBYTE, load.ledger.outstanding)
         load.run_for(SAMPLE_S)
     return series
-
-
-def rss_mib(pid: int) -> float:
-    """Memory that a process has in RAM, in MiB."""
-    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True)
-    return int(shown.stdout) * 1024 / MIB
 
 
 def describe(capacity: float, counts: Counts, series: Series, complaints: list[str]) -> str:
