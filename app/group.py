@@ -10,19 +10,19 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from mode import Service
 
+from app.changelogs import CHANGELOGS, TOTALS
 from app.dead_letter_tail import DeadLetterTail
 from app.kafka import client_options
 from app.latency import percentiles
 from app.records import Throughput, add_counts
 from app.settings import Settings
-from app.tables import WINDOW_S
+from app.tables import TOTAL_KEY, WINDOW_KEY, WINDOW_S, Unreadable
 from app.topics import PartitionState, partition_states
 
 HISTORY_S = 300.0
@@ -35,17 +35,14 @@ PERCENTS = (50, 95, 99)
 
 
 class GroupView(Service):  # type: ignore[misc]
-    """Follows the changelogs of the throughput tables, and how far the group has read.
+    """Follows the changelogs of the throughput tables, and how far the group has read."""
 
-    Arguments:
-        changelogs: Names of the changelog topics of the windowed table and of the totals.
-    """
-
-    def __init__(self, settings: Settings, changelogs: tuple[str, str], **kwargs: Any) -> None:
+    def __init__(self, settings: Settings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
         self.dead_letter_tail = DeadLetterTail(settings)
-        self._windows_topic, self._totals_topic = changelogs
+        self._totals_topic = TOTALS.topic(settings)
+        self._unreadable = Unreadable()
         self._windows: dict[float, dict[str, Throughput]] = {}
         self._latest: dict[str, Throughput] = {}
         self._totals: dict[str, Throughput] = {}
@@ -64,9 +61,7 @@ class GroupView(Service):  # type: ignore[misc]
         self._admin = AIOKafkaAdminClient(**client_options(self.settings))
         await consumer.start()
         await self._admin.start()
-        changelogs = [
-            TopicPartition(topic, 0) for topic in (self._windows_topic, self._totals_topic)
-        ]
+        changelogs = [TopicPartition(changelog.topic(self.settings), 0) for changelog in CHANGELOGS]
         consumer.assign(changelogs)
         await consumer.seek_to_beginning(*changelogs)
 
@@ -119,14 +114,18 @@ class GroupView(Service):  # type: ignore[misc]
             await self.sleep(PARTITIONS_EVERY_S)
 
     def _apply(self, record: ConsumerRecord) -> None:
-        """Take over one record of a changelog; one without a value deletes its key."""
-        key = orjson.loads(record.key)
-        value = Throughput.from_data(orjson.loads(record.value)) if record.value else None
-        if record.topic == self._totals_topic:
-            if value is not None:
-                self._totals[key] = value
-        elif value is not None:
-            name, (start, _) = key
+        """Take over one record of a changelog; one without a value tells nothing."""
+        if record.value is None:
+            return
+        try:
+            value = Throughput.read(record.value)
+            if record.topic == self._totals_topic:
+                self._totals[TOTAL_KEY.validate_json(record.key or b"")] = value
+                return
+            name, (start, _) = WINDOW_KEY.validate_json(record.key or b"")
+        except ValueError as error:
+            self._unreadable(record, error)
+        else:
             self._windows.setdefault(start, {})[name] = value
             known = self._latest.get(value.worker)
             if known is None or known.time <= value.time:

@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 import faust
 import orjson
 from faust.types import EventT
+from pydantic import ConfigDict, ValidationError, create_model
 
 from app.errors import (
     EmptyText,
@@ -290,30 +291,55 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
 
     model: str
     worker: str
-    host: str
-    pid: int
-    page: str
-    started_at: float
-    """Unix seconds."""
-    partitions: list[int]
-    """Partitions of the request topic that the worker reads."""
-    devices: list[str]
-    dtype: str
     time: float
     """Unix seconds at the end of the interval."""
     seconds: float
     """Length of the interval."""
+    # What is added here has a default: workers of the version before do not send it.
+    host: str = ""
+    pid: int = 0
+    page: str = ""
+    started_at: float = 0.0
+    """Unix seconds."""
+    partitions: list[int] = []  # noqa: RUF012 - a field of a faust.Record, copied by it
+    """Partitions of the request topic that the worker reads."""
+    devices: list[str] = []  # noqa: RUF012
+    dtype: str = ""
     records: int = 0
     documents: int = 0
     tokens: int = 0
     batches: int = 0
     batched_documents: int = 0
-    errors: dict[str, int] = {}  # noqa: RUF012 - a field of a faust.Record, copied by it
+    errors: dict[str, int] = {}  # noqa: RUF012
     labels: dict[str, int] = {}  # noqa: RUF012
     latency_ms: dict[str, int] = {}  # noqa: RUF012
     """Records by bucket of `app.latency`."""
     offset: int = -1
     """In a table: where the latest record that was added stands on the throughput topic."""
+
+    @classmethod
+    def read(cls, value: bytes | None) -> Throughput:
+        """Read what another worker, perhaps of another version, has written.
+
+        Fields that are not known are ignored.
+
+        Raises:
+            ValueError: it is no throughput; says why.
+        """
+        try:
+            given = _ThroughputFields.model_validate_json(value or b"")
+            return cls(**given.model_dump(exclude_unset=True))
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(": ".join(filter(None, (where, first["msg"])))) from None
+        except TypeError:  # Faust's, of a field without a default
+            raise ValueError("a field is missing") from None
+
+    @property
+    def key(self) -> str:
+        """The key of its record, and of its worker's windows: `model|worker`."""
+        return f"{self.model}|{self.worker}"
 
     def includes(self, record: Throughput) -> bool:
         """Whether `record` was added already; a topic that was created anew begins at 0 again."""
@@ -334,6 +360,15 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
             latency_ms=add_counts(self.latency_ms, later.latency_ms),
         )
         return both
+
+
+_hints = get_type_hints(Throughput)
+_ThroughputFields = create_model(
+    "_ThroughputFields",
+    __config__=ConfigDict(allow_inf_nan=False),
+    **{name: (_hints[name], None) for name in Throughput.__annotations__},  # type: ignore[call-overload]
+)
+"""Checks the types, which Faust does not."""
 
 
 def add_counts(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mode import Service
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client import Counter as PrometheusCounter
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app.latency import bucket
 from app.records import Outcome, Throughput
@@ -27,7 +26,6 @@ LATENCY_BUCKETS_S = (
     *(1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Telemetry:
@@ -155,7 +153,7 @@ class _Counts:
 class Send(Protocol):
     """Sends one throughput record under its key."""
 
-    async def __call__(self, *, key: str, value: Throughput) -> Any: ...
+    async def __call__(self, *, key: bytes, value: Throughput) -> Any: ...
 
 
 class ThroughputReporter(Service):  # type: ignore[misc]
@@ -186,4 +184,4 @@ class ThroughputReporter(Service):  # type: ignore[misc]
 
     async def _report(self) -> None:
         for record in self.telemetry.take(self.facts()):
-            await self.send(key=f"{record.model}|{record.worker}", value=record)
+            await self.send(key=record.key.encode(), value=record)

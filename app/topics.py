@@ -16,12 +16,15 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
+from app.changelogs import CHANGELOGS
 from app.errors import BrokerError
 from app.kafka import client_options
 from app.settings import MAX_BATCH_BYTES, PREFIX, Settings
 
 VISIBLE_WITHIN_S = 30.0
 """How long a topic that was just created may take to be known to the brokers."""
+MEND_FIXED = "delete it while no worker runs, and it is made anew"
+"""What to do with a topic whose number of partitions will not do."""
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -32,6 +35,8 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    fixed: bool = False
+    """Whether no other number of partitions will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class TopicState:
     partitions: int
     wanted_partitions: int
     created: bool = False
+    fixed: bool = False
+    """Whether no other number of partitions will do."""
 
     @property
     def exists(self) -> bool:
@@ -59,7 +66,11 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             settings.partitions,
             {**large, "retention.ms": str(30 * DAY_MS)},
         ),
-        TopicSpec(settings.throughput_topic, 1, {"retention.ms": str(DAY_MS)}),
+        TopicSpec(settings.throughput_topic, 1, {"retention.ms": str(DAY_MS)}, fixed=True),
+        *(
+            TopicSpec(changelog.topic(settings), 1, changelog.config, fixed=True)
+            for changelog in CHANGELOGS
+        ),
     ]
 
 
@@ -97,6 +108,7 @@ async def ensure_topics(settings: Settings, *, create: bool | None = None) -> li
             before[spec.name] or (spec.partitions if create else 0),
             spec.partitions,
             created=create and not before[spec.name],
+            fixed=spec.fixed,
         )
         for spec in specs
     ]
@@ -106,11 +118,12 @@ async def ensure_topics(settings: Settings, *, create: bool | None = None) -> li
             f"missing topics: {names}; create them with `bertstream topics --create`, or set "
             f"{PREFIX}CREATE_TOPICS=true"
         )
-    if states[-1].partitions != 1:
-        raise BrokerError(
-            f"topic {settings.throughput_topic} has {states[-1].partitions} partitions, but must "
-            f"have one; name another by {PREFIX}THROUGHPUT_TOPIC"
-        )
+    for state in states:
+        if state.fixed and state.partitions != state.wanted_partitions:
+            raise BrokerError(
+                f"topic {state.name} has {state.partitions} partitions, but must have "
+                f"{state.wanted_partitions}: {MEND_FIXED}"
+            )
     return states
 
 
@@ -129,7 +142,10 @@ async def topic_states(settings: Settings) -> list[TopicState]:
         raise BrokerError(_explain(error, settings)) from error
     finally:
         await admin.close()
-    return [TopicState(spec.name, partitions[spec.name], spec.partitions) for spec in specs]
+    return [
+        TopicState(spec.name, partitions[spec.name], spec.partitions, fixed=spec.fixed)
+        for spec in specs
+    ]
 
 
 async def _partitions(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, int]:
@@ -174,29 +190,35 @@ def _explain(error: KafkaError, settings: Settings) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """How far the group has read one partition of the request topic."""
+    """How far the group has read one partition of a topic."""
 
     partition: int
     end: int
     committed: int | None
-    """Offset of the next record to be answered; None where nothing was committed yet."""
+    """Offset of the next record to be read; None where nothing was committed yet."""
     begin: int
 
     @property
     def lag(self) -> int:
-        """Records that wait to be answered."""
+        """Records that wait to be read."""
         return self.end - max(self.begin, self.committed or 0)
 
 
 async def partition_states(
-    settings: Settings, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient
+    settings: Settings,
+    consumer: AIOKafkaConsumer,
+    admin: AIOKafkaAdminClient,
+    topic: str | None = None,
 ) -> list[PartitionState]:
-    """How far the group has read the request topic, through clients that are started.
+    """How far the group has read a topic, through clients that are started.
+
+    Arguments:
+        topic: By default that of the requests.
 
     Raises:
         KafkaError: the broker cannot be asked.
     """
-    topic = settings.request_topic
+    topic = topic or settings.request_topic
     [described] = await admin.describe_topics([topic])
     partitions = sorted(
         TopicPartition(topic, partition["partition"]) for partition in described["partitions"]
@@ -207,7 +229,7 @@ async def partition_states(
     ends = await consumer.end_offsets(partitions)
     try:
         offsets = await admin.list_consumer_group_offsets(settings.app_id, partitions=partitions)
-    except GroupCoordinatorNotAvailableError:
+    except GroupCoordinatorNotAvailableError:  # a broker that never had a group
         offsets = {}
     return [
         PartitionState(

@@ -174,7 +174,7 @@ async def _kafka(settings: Settings) -> list[Finding]:
 
 
 async def _topics(settings: Settings, admin: AIOKafkaAdminClient) -> list[Finding]:
-    from app.topics import topic_states
+    from app.topics import MEND_FIXED, topic_states
 
     findings = []
     for topic in await topic_states(settings):
@@ -185,12 +185,21 @@ async def _topics(settings: Settings, admin: AIOKafkaAdminClient) -> list[Findin
             mend = mend or "bertstream topics --create creates it"
             findings.append(Finding("topic", status, f"{topic.name} is missing", mend))
             continue
+        if topic.fixed:
+            fits = topic.partitions == topic.wanted_partitions
+            wrong = f"{detail}, but must have {topic.wanted_partitions}"
+            findings.append(
+                Finding("topic", "ok", detail)
+                if fits
+                else Finding("topic", "fail", wrong, MEND_FIXED)
+            )
+            continue
         largest = await _largest_record(admin, topic.name)
         if topic.partitions != topic.wanted_partitions:
             mend = f"it is used as it is; set {PREFIX}PARTITIONS={topic.partitions} to agree"
             detail = f"{detail}, not {topic.wanted_partitions}"
             findings.append(Finding("topic", "warn", detail, mend))
-        elif largest < MAX_RECORD_BYTES and topic.name != settings.throughput_topic:
+        elif largest < MAX_RECORD_BYTES:
             detail = f"{detail}, takes records up to {largest / MEBIBYTE:.1f} MiB"
             mend = (
                 f"kafka-configs.sh --alter --entity-type topics --entity-name {topic.name} "

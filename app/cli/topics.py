@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,21 +11,7 @@ from app.cli.console import add_row, out, print_json, run, table
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer
-    from aiokafka.admin import AIOKafkaAdminClient
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition, by the offsets that matter."""
-
-    partition: int
-    begin: int
-    end: int
-    committed: int | None
-    """Offset of the next record that our group will read; None where it has not read any."""
-    lag: int | None
-    """Records that wait for our group; None where it does not read the topic."""
+    from app.topics import PartitionState
 
 
 def topics(
@@ -41,7 +27,12 @@ def topics(
     if as_json:
         print_json(
             [
-                {"topic": topic, "partitions": [asdict(partition) for partition in partitions]}
+                {
+                    "topic": topic,
+                    "partitions": [
+                        asdict(each) | {"lag": _lag(settings, topic, each)} for each in partitions
+                    ],
+                }
                 for topic, partitions in found.items()
             ]
         )
@@ -57,7 +48,7 @@ def topics(
                     topic,
                     *map(_number, (each.partition, each.begin, each.end)),
                     _number(each.committed),
-                    _number(each.lag),
+                    _number(_lag(settings, topic, each)),
                 )
         else:
             add_row(
@@ -67,20 +58,20 @@ def topics(
                 _number(sum(each.begin for each in partitions)),
                 _number(sum(each.end for each in partitions)),
                 _number(_total([each.committed for each in partitions])),
-                _number(_total([each.lag for each in partitions])),
+                _number(_total([_lag(settings, topic, each) for each in partitions])),
             )
     out.print(lines)
     if not all(found.values()):
         out.print("A worker creates what is missing, or bertstream topics --create.", style="dim")
 
 
-async def _topics(settings: Settings, create: bool) -> dict[str, list[Partition]]:
+async def _topics(settings: Settings, create: bool) -> dict[str, list[PartitionState]]:
     """The partitions by topic; none where the topic is missing."""
     from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
 
     from app.kafka import broker_errors, client_options, connect
-    from app.topics import ensure_topics, topic_states
+    from app.topics import ensure_topics, partition_states, topic_states
 
     consumer = AIOKafkaConsumer(**client_options(settings))
     admin = AIOKafkaAdminClient(**client_options(settings))
@@ -90,7 +81,7 @@ async def _topics(settings: Settings, create: bool) -> dict[str, list[Partition]
         states = await (ensure_topics(settings, create=True) if create else topic_states(settings))
         with broker_errors("the topics cannot be read"):
             return {
-                state.name: await _partitions(consumer, admin, settings, state.name)
+                state.name: await partition_states(settings, consumer, admin, state.name)
                 if state.exists
                 else []
                 for state in states
@@ -100,34 +91,10 @@ async def _topics(settings: Settings, create: bool) -> dict[str, list[Partition]
         await admin.close()
 
 
-async def _partitions(
-    consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, settings: Settings, topic: str
-) -> list[Partition]:
-    from aiokafka.errors import GroupCoordinatorNotAvailableError
-
-    from app.kafka import partitions_of
-
-    partitions = await partitions_of(consumer, topic)
-    begins = await consumer.beginning_offsets(partitions)
-    ends = await consumer.end_offsets(partitions)
-    try:
-        offsets = await admin.list_consumer_group_offsets(settings.app_id, partitions=partitions)
-    except GroupCoordinatorNotAvailableError:  # a broker that never had a group
-        offsets = {}
-    result = []
-    for each in partitions:
-        committed = offsets[each].offset if each in offsets and offsets[each].offset >= 0 else None
-        read = topic == settings.request_topic or committed is not None
-        result.append(
-            Partition(
-                each.partition,
-                begins[each],
-                ends[each],
-                committed,
-                ends[each] - max(begins[each], committed or 0) if read else None,
-            )
-        )
-    return result
+def _lag(settings: Settings, topic: str, state: PartitionState) -> int | None:
+    """Records that wait for our group; None where it does not read the topic."""
+    is_read = topic == settings.request_topic or state.committed is not None
+    return state.lag if is_read else None
 
 
 def _total(numbers: list[int | None]) -> int | None:

@@ -251,7 +251,7 @@ def test_topics_of_a_fresh_broker(bootstrap_servers: str, names: str, tmp_path: 
     settings = service_settings(bootstrap_servers, names, tmp_path, partitions=3)
     missing = bertstream(settings, "topics")
     assert missing.returncode == 0
-    assert missing.stdout.count("missing   ") == 4
+    assert missing.stdout.count("missing   ") == 6
     created = bertstream(settings, "topics", "--create", "--json")
     partitions = {each["topic"]: len(each["partitions"]) for each in json.loads(created.stdout)}
     assert partitions == {
@@ -259,6 +259,8 @@ def test_topics_of_a_fresh_broker(bootstrap_servers: str, names: str, tmp_path: 
         settings.response_topic: 3,
         settings.dead_letter_topic: 3,
         settings.throughput_topic: 1,
+        f"{names}-throughput-changelog": 1,
+        f"{names}-totals-changelog": 1,
     }
 
 

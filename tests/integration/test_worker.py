@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker import EmbeddedBroker
+from app.changelogs import CHANGELOGS, KEEP_S
 from app.settings import Settings
-from app.tables import KEEP_S
 from app.topics import TopicState, ensure_topics
 from tests.integration.conftest import Produced, StartWorker, Topics, run
 from tests.workers import STOP_WITHIN_S, StartedWorker, eventually, service_settings
@@ -29,6 +29,26 @@ def requests(count: int, prefix: str = "r") -> list[Produced]:
         Produced(orjson.dumps({"text": f"{TEXT} Match {n}."}), key=f"{prefix}{n}".encode())
         for n in range(count)
     ]
+
+
+def no_throughput() -> list[Produced]:
+    """What may lie on the topic of throughput, or on a changelog, and cannot be read."""
+    sound = orjson.dumps({"model": "agnews", "worker": "w", "time": time.time(), "seconds": 1.0})
+    return [
+        Produced(b"{", b"agnews|w"),
+        Produced(b"\xff", b"\xff"),
+        Produced(None, b"\xff"),
+        Produced(orjson.dumps({"model": "agnews"}), b'"agnews"'),
+        Produced(sound.replace(b"1.0", b'"long"'), b'["agnews|w",[5.0,10.0]]'),
+    ]
+
+
+def other_keys() -> list[Produced]:
+    """Throughput under keys that a changelog has not."""
+    value = orjson.dumps(
+        {"model": "agnews", "worker": "w", "time": time.time(), "seconds": 1.0, "records": 9}
+    )
+    return [Produced(value, key) for key in (b"", b'{"a":1}', b"[1]", b"\xff")]
 
 
 def duplicates(responses: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
@@ -101,6 +121,9 @@ def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
     assert time.monotonic() - began < settings.drain_timeout_s + 10
     assert not (settings.data_dir / "workers" / f"{worker.process.pid}.json").exists()
 
+    # What cannot be read of the tables keeps nobody from restoring the rest of them.
+    for changelog in CHANGELOGS:
+        topics.write(changelog.topic(settings), [*no_throughput(), *other_keys()])
     again = start_worker(settings)
     responses = topics.responses(settings, 3_000, within_s=120)
     assert len(responses) == 3_000
@@ -117,6 +140,7 @@ def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
         "the totals hold both workers' records",
     )
     assert total["records"] == 3_000
+    assert "Error in recovery" not in again.log
     assert again.stop() == 0
 
 
@@ -180,13 +204,10 @@ def test_topics_are_created_as_asked_and_existing_ones_respected(
 ) -> None:
     settings = service_settings(bootstrap_servers, names, tmp_path, partitions=3)
     created = run(ensure_topics(settings))
-    assert [(one.partitions, one.created) for one in created] == [
-        (3, True),
-        (3, True),
-        (3, True),
-        (1, True),
-    ]
-    more = service_settings(bootstrap_servers, names, tmp_path, partitions=5)
+    assert all(one.created for one in created)
+    assert [one.partitions for one in created] == [3, 3, 3, 1, 1, 1]
+    # All that a worker needs is there: it need not create any.
+    more = service_settings(bootstrap_servers, names, tmp_path, partitions=5, create_topics=False)
     assert run(ensure_topics(more))[0] == TopicState(more.request_topic, 3, 5, created=False)
     worker = start_worker(more)
     assert "exists with 3 partitions and keeps them (asked for: 5)" in worker.log
@@ -194,6 +215,7 @@ def test_topics_are_created_as_asked_and_existing_ones_respected(
         one["partition"]
         for one in eventually(lambda: worker.get("/api/status")[1]["partitions"], 20)
     ] == [0, 1, 2]
+    assert " created, partitions=" not in worker.log
     assert worker.stop() == 0
 
 
@@ -253,6 +275,36 @@ def test_what_a_worker_reads_before_it_begins_stays_small(
     assert int(windows["retention.ms"]) == KEEP_S * 1000
     for config in (windows, totals):
         assert int(config["segment.ms"]) <= KEEP_S * 1000
+
+
+def test_what_cannot_be_read_keeps_no_worker_from_counting(
+    worker: StartedWorker, module_settings: Settings, topics: Topics
+) -> None:
+    def counted() -> int:
+        total = worker.get("/api/status")[1]["throughput"]["total"]
+        return int(total["records"])
+
+    names = [changelog.topic(module_settings) for changelog in CHANGELOGS]
+    for name in (module_settings.throughput_topic, *names):
+        topics.write(name, no_throughput())
+    for name in names:
+        topics.write(name, other_keys())
+    before = counted()
+    of_tomorrow = {
+        "model": "another",
+        "worker": "of tomorrow",
+        "time": time.time(),
+        "seconds": 1.0,
+        "records": 7,
+        "not_known_yet": {"a": [1]},
+    }
+    topics.write(module_settings.throughput_topic, [Produced(orjson.dumps(of_tomorrow))])
+    topics.write(module_settings.request_topic, requests(5, "counted"))
+    eventually(lambda: counted() == before + 5 + 7, 20, "everything is counted")
+    assert "what it had taken is read again" not in worker.log
+    for name in (module_settings.throughput_topic, *names):
+        assert worker.log.count(f"topic={name} ") == 1, worker.log
+    assert worker.process.poll() is None
 
 
 def test_metrics_are_prometheus(worker: StartedWorker, replied: Settings, topics: Topics) -> None:

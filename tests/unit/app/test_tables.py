@@ -55,21 +55,21 @@ def test_records_that_come_again_after_a_restart_are_not_counted_again() -> None
     tables = Tables(windows, totals)
     records = [throughput("ab"[n % 2], n, 100.0 + n) for n in range(6)]
     for record in [*records[:4], *records[1:]]:
-        tables.add(f"agnews|{record.worker}", record)
+        tables.add(record)
     assert totals["agnews"].records == 60
     assert windows["agnews|a"].value().records == windows["agnews|b"].value().records == 30
 
 
 def test_a_clock_that_is_behind_loses_nothing() -> None:
     tables = Tables(Windows(), Totals())
-    tables.add("agnews|a", throughput("a", 0, 100.0))
-    tables.add("agnews|b", throughput("b", 1, 40.0))
-    tables.add("agnews|b", throughput("b", 1, 40.0))
+    tables.add(throughput("a", 0, 100.0))
+    tables.add(throughput("b", 1, 40.0))
+    tables.add(throughput("b", 1, 40.0))
     assert tables.totals["agnews"].records == 20
 
 
 def test_a_topic_that_was_created_anew_counts_on() -> None:
     tables = Tables(Windows(), Totals())
-    tables.add("agnews|a", throughput("a", 7, 100.0))
-    tables.add("agnews|a", throughput("a", 0, 101.0))
+    tables.add(throughput("a", 7, 100.0))
+    tables.add(throughput("a", 0, 101.0))
     assert tables.totals["agnews"].records == 20
