@@ -35,9 +35,11 @@ def client_options(settings: Settings) -> dict[str, Any]:
     Raises:
         SettingsError: a certificate or key file cannot be read.
     """
+    from app.produce_requests import bound_produce_requests
     from app.record_batches import accept_any_header_name
 
     accept_any_header_name()
+    bound_produce_requests()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "security_protocol": settings.security_protocol or "PLAINTEXT",

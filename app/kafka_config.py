@@ -48,8 +48,9 @@ SERVER_PROPERTIES = {
     # Records of 16 MiB, with room for their headers, and a bound on those in memory at once.
     "message.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
     "replica.fetch.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
-    "socket.request.max.bytes": str(2 * MAX_RECORD_BYTES + MEBIBYTE),
-    "queued.max.request.bytes": str(4 * MAX_RECORD_BYTES),
+    # Kafka's own limit, which foreign producers count on; no request that waits may be larger.
+    "socket.request.max.bytes": str(100 * MEBIBYTE),
+    "queued.max.request.bytes": str(100 * MEBIBYTE),
     # The cleaner's map must hold every key of a segment, at 24 bytes a key.
     "log.cleaner.dedupe.buffer.size": str(64 * MEBIBYTE),
     "log.segment.bytes": str(256 * MEBIBYTE),

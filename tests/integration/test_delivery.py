@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.types import TP
 
@@ -21,7 +22,7 @@ from app.delivery import AtLeastOncePublisher, Publisher
 from app.errors import EmptyText, Tombstone
 from app.offsets import OffsetTracker, committed_offsets
 from app.records import Job, Outcome, Request, Source
-from app.settings import Settings
+from app.settings import MEBIBYTE, Settings
 from app.telemetry import Telemetry
 from app.topics import ensure_topics
 from app.transactions import ExactlyOncePublisher
@@ -317,6 +318,43 @@ def test_a_dead_letter_that_is_too_large_goes_without_its_value(
     assert (found[b"1"].key, found[b"1"].value) == (None, None)
     assert {headers(letter)["error.value"] for letter in letters} == {b"omitted"}
     assert len(topics.read(settings.response_topic, 3)) == 3
+
+
+def test_large_dead_letters_of_many_partitions_go_in_requests_that_the_broker_takes(
+    kind: str, bootstrap_servers: str, names: str, tmp_path: Path, topics: Topics
+) -> None:
+    """One of 15 MiB for each of eight partitions: more than a broker takes in one request."""
+    settings = service_settings(bootstrap_servers, names, tmp_path, partitions=8)
+    sizes = [15 * MEBIBYTE] * 8 + [5 * MEBIBYTE] * 8
+
+    async def publish() -> None:
+        await ensure_topics(settings)
+        async with bench(kind, settings, topics) as at:
+            await at.publish(
+                *(
+                    at.owner.outcome(
+                        at.message(n, key=key_of(n % 8, 8), value=bytes([n]) * size),
+                        EmptyText("blank"),
+                    )
+                    for n, size in enumerate(sizes)
+                ),
+                at.owner.outcome(at.message(len(sizes))),
+            )
+            assert sorted(at.owner.acknowledged) == list(range(len(sizes) + 1))
+
+    run(publish())
+    letters = topics.read(settings.dead_letter_topic, len(sizes))
+    found = {int(headers(one)["source.offset"]): one.value for one in letters}
+    assert len(letters) == len(sizes)
+    assert all(found[n] == bytes([n]) * size for n, size in enumerate(sizes))
+    assert len(topics.read(settings.response_topic, len(sizes) + 1)) == len(sizes) + 1
+
+
+def key_of(partition: int, partitions: int) -> bytes:
+    """A key whose records go to a partition."""
+    numbers = list(range(partitions))
+    keys = (b"%d" % n for n in range(10_000))
+    return next(key for key in keys if DefaultPartitioner()(key, numbers, numbers) == partition)
 
 
 def test_a_response_topic_that_is_away_for_a_while_is_waited_for(
