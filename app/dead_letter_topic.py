@@ -72,9 +72,7 @@ class DeadLetterTopic:
             for tp, offsets in now.items()
         }
 
-    async def read(
-        self, ranges: Ranges, *, settled: bool = False
-    ) -> AsyncGenerator[list[DeadLetter | Mark]]:
+    async def read(self, ranges: Ranges) -> AsyncGenerator[list[DeadLetter | Mark]]:
         """Dead letters and marks in these offsets; in order within each partition.
 
         Raises:

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     dead_letter_topic: TopicName = "bert-dead-letters"
     """Topic that records which ended in an error are copied to; kept for 30 days."""
     feedback_topic: TopicName = "bert-feedback"
-    """Topic that corrections by people are read from."""
+    """Topic for corrections by people; the name is reserved, nothing reads it yet."""
     throughput_topic: TopicName = "bert-throughput"
     """Topic of one partition on which workers say what they did."""
     create_topics: bool = True

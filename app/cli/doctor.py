@@ -157,20 +157,30 @@ async def _kafka(settings: Settings) -> list[Finding]:
         admin = AIOKafkaAdminClient(**client_options(settings))
     except SettingsError as error:
         return [Finding("broker", "fail", str(error))]
+    findings: list[Finding] = []
     try:
         began = time.monotonic()
         await connect(admin, settings)
-        answered = Finding(
-            "broker", "ok", f"{servers} answers, {1000 * (time.monotonic() - began):.0f} ms"
-        )
+        took = 1000 * (time.monotonic() - began)
+        findings.append(Finding("broker", "ok", f"{servers} answers, {took:.0f} ms"))
         with broker_errors("the broker refuses"):
-            return [answered, *await _topics(settings, admin), await _workers(settings, admin)]
+            findings += await _topics(settings, admin)
+            findings.append(await _workers(settings, admin))
     except BrokerError as error:
-        detail, _, advice = str(error).partition("): ")
-        embedded = settings.broker_url is None
-        return [Finding("broker", "warn" if embedded else "fail", f"{detail})", advice)]
+        # Without a broker of one's own to name, there need not be one yet.
+        missing = settings.broker_url is None and not findings
+        findings.append(Finding("broker", "warn" if missing else "fail", *_advised(error)))
     finally:
         await admin.close()
+    return findings
+
+
+def _advised(error: BrokerError) -> tuple[str, str]:
+    """What is wrong, and what to do about it: the error's own advice, where it has one."""
+    detail, separator, advice = str(error).partition("): ")
+    if separator:
+        return f"{detail})", advice
+    return detail, "its log says more; so does the log of a worker"
 
 
 async def _topics(settings: Settings, admin: AIOKafkaAdminClient) -> list[Finding]:
@@ -223,9 +233,14 @@ async def _largest_record(admin: AIOKafkaAdminClient, topic: str) -> int:
 
 
 async def _workers(settings: Settings, admin: AIOKafkaAdminClient) -> Finding:
-    [answer] = await admin.describe_consumer_groups([settings.app_id])
-    [group] = answer.to_object()["groups"]
-    members, state = len(group["members"]), str(group["state"]).lower()
+    from aiokafka.errors import GroupCoordinatorNotAvailableError
+
+    try:
+        [answer] = await admin.describe_consumer_groups([settings.app_id])
+        [group] = answer.to_object()["groups"]
+        members, state = len(group["members"]), str(group["state"]).lower()
+    except GroupCoordinatorNotAvailableError:  # a broker that never had a group
+        members = 0
     if members:
         return Finding("workers", "ok", f"{members} in group {settings.app_id}, {state}")
     return Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -10,13 +11,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from app.broker import EmbeddedBroker
 from app.cli import main
+from app.cli.doctor import _kafka as examine_kafka
 from app.cli.documents import SAMPLES, read_files
 from app.settings import Settings, load_settings
 from tests.integration.conftest import Produced, Topics
@@ -247,8 +251,28 @@ def test_send_when_nobody_answers(settings: Settings) -> None:
     assert "1 of 1 documents are unanswered; is a worker running" in line
 
 
-def test_topics_of_a_fresh_broker(bootstrap_servers: str, names: str, tmp_path: Path) -> None:
-    settings = service_settings(bootstrap_servers, names, tmp_path, partitions=3)
+@pytest.fixture
+def fresh_broker(kafka_jars: list[Path], tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """A broker that nobody has used: no topic, and no group was ever coordinated."""
+    broker = EmbeddedBroker(tmp_path / "broker")
+    broker.start(port=0)
+    with broker:
+        yield broker
+
+
+def test_topics_and_doctor_on_a_fresh_broker(
+    fresh_broker: EmbeddedBroker, names: str, tmp_path: Path
+) -> None:
+    settings = service_settings(fresh_broker.address, names, tmp_path, partitions=3)
+
+    def checked() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for each in asyncio.run(examine_kafka(settings)):
+            assert each.status == "ok" or each.mend
+            found.setdefault(each.check, []).append(each.status)
+        return found
+
+    assert checked() == {"broker": ["ok"], "topic": ["warn"] * 6, "workers": ["warn"]}
     missing = bertstream(settings, "topics")
     assert missing.returncode == 0
     assert missing.stdout.count("missing   ") == 6
@@ -262,6 +286,7 @@ def test_topics_of_a_fresh_broker(bootstrap_servers: str, names: str, tmp_path: 
         f"{names}-throughput-changelog": 1,
         f"{names}-totals-changelog": 1,
     }
+    assert checked() == {"broker": ["ok"], "topic": ["ok"] * 6, "workers": ["warn"]}
 
 
 def test_doctor_finds_a_sound_service(
