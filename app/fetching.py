@@ -29,9 +29,9 @@ MAX_POLL_INTERVAL_S = 24 * 3600
 """aiokafka leaves the group when nothing was fetched for this long, as when responses cannot be
 written for hours. What else could hang has a limit of its own."""
 COMMITTED_TIMEOUT_S = 10.0
-REBALANCE_DRAIN_S = 3.0
-"""Longest that a rebalance waits for what is under way."""
-REBALANCE_TIMEOUT_S = 10.0
+REBALANCE_DRAIN_S = 1.5
+"""Longest that a rebalance waits for all that is under way."""
+REBALANCE_TIMEOUT_S = 12.0
 """After which the group goes on without a member: the drain, the last commit, the last records of
 the tables, and the way to the broker."""
 

@@ -31,6 +31,9 @@ class OffsetTracker:
         self._next: int | None = None
         self._last: int | None = None
         self._taken: int | None = None
+        self.furthest = NO_OFFSET
+        """The last record whose answer was sent, arrived or not; none below it may stay open, or
+        the answers above would be given again."""
         self.committed: int | None = None
         self._closed = False
 
@@ -52,6 +55,10 @@ class OffsetTracker:
             return False
         self._taken = offset
         return True
+
+    def begin_answer(self, offset: int) -> None:
+        """Note that the answer to the record at `offset` is sent."""
+        self.furthest = max(self.furthest, offset)
 
     def finish(self, offset: int) -> None:
         """Note that the record at `offset` has been answered, in whatever order."""

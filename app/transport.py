@@ -28,6 +28,7 @@ from app.settings import MAX_BATCH_BYTES, MEBIBYTE, PREFIX, Settings
 
 COMMIT_INTERVAL_S = 0.2
 """What was answered since the last commit is answered again after a crash."""
+GAPS_S = 3.0
 LAST_DELIVERY_S = 1.0
 LAST_COMMIT_S = 2.0
 DRAIN_POLL_S = 0.05
@@ -133,9 +134,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         tracker = self._trackers.get(message.tp)
         return tracker is not None and tracker.generation == message.generation_id
 
-    def wants(self, message: Message) -> bool:
-        """Whether an answer to `message` can still be acknowledged, if it is sent now."""
-        return not self._letting_go and self.owns(message)
+    def begin_answer(self, message: Message) -> bool:
+        """Note that the answer to `message` is sent; False where it must not be any more."""
+        if not self.owns(message) or (self._letting_go and not self._is_needed(message)):
+            return False
+        self._trackers[message.tp].begin_answer(message.offset)
+        return True
+
+    def _is_needed(self, message: Message) -> bool:
+        """Whether answers were sent that can be committed only once this one is done, too."""
+        return self.owns(message) and message.offset < self._trackers[message.tp].furthest
 
     def answered_upto(self, tp: TP) -> int:
         """Offset before which every request of the partition has been answered."""
@@ -191,36 +199,44 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def wait_empty(self) -> None:
         """Wait until what streams have taken is answered, but not for long; commit.
 
-        In a rebalance the whole group waits with us, and what is not answered in time is read
-        again by the next owner. A pool that has crashed answers nothing any more.
+        What is not answered by then is read again by the next owner, except for what comes before
+        an answer that was sent: that is waited for a little longer, or the answer could not be
+        committed, and would be given again.
         """
-        limit_s = self.settings.drain_timeout_s
-        if not self.app.should_stop:
-            limit_s = min(limit_s, REBALANCE_DRAIN_S)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                while self._unacked_messages and not self.app.pool.crashed:
-                    await self.commit()
-                    # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
-                    await asyncio.sleep(DRAIN_POLL_S)
-        # What is answered from here on would come too late: the next owner answers it, too.
+        in_rebalance = not self.app.should_stop  # the whole group waits with us
+        await self._wait_for_answers(
+            REBALANCE_DRAIN_S if in_rebalance else self.settings.drain_timeout_s
+        )
         self._letting_go = True
+        if count := len(self._unacked_messages):
+            self.app.pool.drop(lambda job: not self._is_needed(job.event.message))
+            for message in list(self._unacked_messages):
+                if not self._is_needed(message):
+                    self._unacked_messages.discard(message)
+            self.log.info(
+                "%d records were not answered in time and will be read again, %d are waited for",
+                *(count - len(self._unacked_messages), len(self._unacked_messages)),
+            )
+            await self._wait_for_answers(GAPS_S)
+            self._unacked_messages.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_DELIVERY_S):
                 await self.app.publisher.settle()
-        if self._unacked_messages:
-            self.log.warning(
-                "%d records were not answered within %.0f s and will be read again",
-                len(self._unacked_messages),
-                limit_s,
-            )
-            self._unacked_messages.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_COMMIT_S):
                 # `commit()` does nothing but wait where one is under way, which knows less.
                 while self.uncommitted():
                     if not await self.commit():
                         await asyncio.sleep(DRAIN_POLL_S)
+
+    async def _wait_for_answers(self, limit_s: float) -> None:
+        """Wait for what is not acknowledged; a pool that has crashed answers nothing any more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._unacked_messages and not self.app.pool.crashed:
+                    await self.commit()
+                    # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
+                    await asyncio.sleep(DRAIN_POLL_S)
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _commit_handler(self) -> None:

@@ -1,0 +1,86 @@
+"""What a consumer waits for before it lets its partitions go, and what it lets go unanswered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from faust.types.tuples import TP, Message
+
+from app import transport
+from tests.unit.app.test_commits import PARTITIONS, TOPIC, Unconnected, application
+
+RECORDS = 6
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is waited for shortly, gaps as long as the test may take."""
+    monkeypatch.setattr(transport, "REBALANCE_DRAIN_S", 0.05)
+    monkeypatch.setattr(transport, "GAPS_S", 30.0)
+
+
+async def taken(consumer: Unconnected, tp: TP) -> list[Message]:
+    """Records that were handed over and that a stream has taken."""
+    messages = [
+        Message(
+            *(TOPIC, tp.partition, offset, 1.0, 0, [], b"k", b"v", None),
+            generation_id=consumer.app.consumer_generation_id,
+        )
+        for offset in range(RECORDS)
+    ]
+    for message in messages:
+        await consumer.callback(message)
+        assert consumer.take(message)
+    return messages
+
+
+async def new_consumer() -> Unconnected:
+    async def nothing(_: object) -> None:
+        pass
+
+    app = application()
+    app.consumer_generation_id = 1
+    consumer = Unconnected(app.transport, nothing, nothing, nothing)
+    consumer.broker = {}
+    return consumer
+
+
+def test_only_what_comes_before_an_answer_is_waited_for() -> None:
+    async def main() -> None:
+        consumer = await new_consumer()
+        messages = await taken(consumer, PARTITIONS[0])
+        await taken(consumer, PARTITIONS[1])  # nothing of it has been answered
+        for offset in (0, 1, 4):
+            assert consumer.begin_answer(messages[offset])
+            assert consumer.ack(messages[offset])
+        waiting = asyncio.ensure_future(consumer.wait_empty())
+        while not consumer._letting_go:
+            await asyncio.sleep(0.01)
+        assert not consumer.begin_answer(messages[5])
+        for offset in (3, 2):
+            assert not waiting.done()
+            assert consumer.begin_answer(messages[offset])
+            assert consumer.ack(messages[offset])
+        await waiting
+        assert consumer.broker == {PARTITIONS[0]: 5}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_an_answer_that_was_sent_and_not_confirmed_has_gaps_as_well() -> None:
+    async def main() -> None:
+        consumer = await new_consumer()
+        messages = await taken(consumer, PARTITIONS[0])
+        assert consumer.begin_answer(messages[1])
+        waiting = asyncio.ensure_future(consumer.wait_empty())
+        while not consumer._letting_go:
+            await asyncio.sleep(0.01)
+        assert consumer.begin_answer(messages[0])
+        consumer.ack(messages[1])
+        assert not waiting.done()
+        consumer.ack(messages[0])
+        await waiting
+        assert consumer.broker == {PARTITIONS[0]: 2}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
