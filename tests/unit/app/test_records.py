@@ -243,6 +243,38 @@ def test_an_error_without_a_code_is_a_failed_inference() -> None:
     }
 
 
+def throughput(**fields: Any) -> bytes:
+    return orjson.dumps({"model": "m", "worker": "w", "time": 1.0, "seconds": 1.0} | fields)
+
+
+def test_throughput_of_another_version_is_read() -> None:
+    bare = Throughput(model="m", worker="w", time=1.0, seconds=1.0)
+    assert Throughput.read(bare.dumps()) == bare
+    read = Throughput.read(throughput(records=3, labels={"a": 2}, not_known_yet={"a": [1]}))
+    assert (read.key, read.records, read.labels, read.partitions) == ("m|w", 3, {"a": 2}, [])
+    assert read.asdict().keys() == Throughput.read(throughput()).asdict().keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "Invalid JSON"),
+        (b"", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"[]", "object"),
+        (b"{}", "a field is missing"),
+        (throughput(model=None), "model: "),
+        (throughput(records="many"), "records: "),
+        (throughput(labels={"a": "b"}), "labels.a: "),
+        (throughput(partitions=[None]), "partitions.0: "),
+        (throughput().replace(b"1.0", b"NaN"), "time: "),
+    ],
+)
+def test_what_is_no_throughput_says_why(value: bytes | None, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Throughput.read(value)
+
+
 def test_throughput_adds_up() -> None:
     first = Throughput(
         model="m",

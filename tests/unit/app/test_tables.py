@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
+import pytest
+from faust.types.tuples import Message
+
+from app.changelogs import KEEP_S, TOTALS, WINDOWS
 from app.records import Throughput
+from app.settings import Settings
 from app.tables import Tables
+from app.worker import BertstreamApp, create_app
 
 
 class Window:
@@ -73,3 +81,48 @@ def test_a_topic_that_was_created_anew_counts_on() -> None:
     tables.add(throughput("a", 7, 100.0))
     tables.add(throughput("a", 0, 101.0))
     assert tables.totals["agnews"].records == 20
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> BertstreamApp:
+    return create_app(Settings(app_id="ours", broker_url="kafka://127.0.0.1:1", data_dir=tmp_path))
+
+
+def test_the_changelogs_have_the_names_and_configuration_that_they_are_created_with(
+    app: BertstreamApp,
+) -> None:
+    tables = app.throughput_tables
+    for table, changelog in ((tables.windows.table, WINDOWS), (tables.totals, TOTALS)):
+        assert table.changelog_topic.get_topic_name() == changelog.topic(app.settings)
+        assert table.changelog_topic.config == changelog.config
+    assert tables.windows.table.changelog_topic.retention == KEEP_S
+
+
+def test_tables_are_restored_from_what_can_be_read_of_a_changelog(
+    app: BertstreamApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = throughput("w", 3, 100.0).dumps()
+    in_windows = {b'["agnews|w",[5.0,10.0]]': [sound, b"{"], b'["agnews|w",[0.0,5.0]]': [None]}
+    in_totals = {b'"agnews"': [sound, b'{"model":"agnews"}'], b'"old"': [sound, None]}
+    strange: dict[bytes, list[bytes | None]] = {b'{"a":1}': [sound], b"\xff": [sound, None]}
+
+    async def restore(table: Any, contents: dict[bytes, list[bytes | None]]) -> dict[Any, Any]:
+        decode = table.changelog_topic.schema.compile(app)
+        name = table.changelog_topic.get_topic_name()
+        events = [
+            await decode(Message(name, 0, 0, 0.0, 0, [], key, value, None), propagate=True)
+            for key, values in contents.items()
+            for value in values
+        ]
+        table.apply_changelog_batch(events)
+        return dict(table.data.items())
+
+    async def main() -> None:
+        record = Throughput.read(sound)
+        tables = app.throughput_tables
+        windows = await restore(tables.windows.table, in_windows | strange)
+        assert windows == {("agnews|w", (5.0, 10.0)): record}
+        assert await restore(tables.totals, in_totals | strange) == {"agnews": record}
+
+    asyncio.run(main())
+    assert caplog.text.count("is passed over") == 2
