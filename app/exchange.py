@@ -148,7 +148,10 @@ class Exchange:
         source = response.get("source")
         if not isinstance(source, dict) or source.get("topic") != self._request_topic:
             return None
-        return source.get("partition", -1), source.get("offset", -1)
+        partition, offset = source.get("partition"), source.get("offset")
+        if not (isinstance(partition, int) and isinstance(offset, int)):
+            return None  # anybody may write to the topic
+        return partition, offset
 
     def _missing(self, silence_s: float) -> str:
         progress = self._progress

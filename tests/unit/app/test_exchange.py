@@ -71,6 +71,7 @@ def test_a_response_may_come_before_kafkas_confirmation() -> None:
         response("a", 0, 7, topic="other"),
         {"id": "a", "status": "ok"},
         {"id": "a", "source": "nonsense"},
+        {"id": "a", "source": {"topic": TOPIC, "partition": [0], "offset": 7}},
         {},
     ],
 )

@@ -55,7 +55,7 @@ def test_only_what_comes_before_an_answer_is_waited_for() -> None:
             assert consumer.begin_answer(messages[offset])
             assert consumer.ack(messages[offset])
         waiting = asyncio.ensure_future(consumer.wait_empty())
-        while not consumer._letting_go:
+        while not consumer._letting_go:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert not consumer.begin_answer(messages[5])
         for offset in (3, 2):
@@ -74,7 +74,7 @@ def test_an_answer_that_was_sent_and_not_confirmed_has_gaps_as_well() -> None:
         messages = await taken(consumer, PARTITIONS[0])
         assert consumer.begin_answer(messages[1])
         waiting = asyncio.ensure_future(consumer.wait_empty())
-        while not consumer._letting_go:
+        while not consumer._letting_go:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert consumer.begin_answer(messages[0])
         consumer.ack(messages[1])
