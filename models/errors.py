@@ -18,6 +18,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+MAX_QUOTED_CHARS = 100
+MAX_MESSAGE_CHARS = 1000
+"""Whoever is told of an error is told no more, whatever a request or a library had to say."""
+
+
+def shortened(text: str, most: int = MAX_QUOTED_CHARS) -> str:
+    """The beginning of what somebody else said, to be quoted."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
 
 class BertstreamError(Exception):
     """Base of every error that bertstream raises on purpose."""
@@ -40,6 +49,9 @@ class InferenceError(BertstreamError):
 
     code: ClassVar[str] = "inference_failed"
     retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message, MAX_MESSAGE_CHARS))
 
 
 class UnsupportedInput(InferenceError):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.errors import ModelLoadError, UnknownModel
+from models.errors import ModelLoadError, UnknownModel, shortened
 from models.inference.checkpoint import Checkpoint, load_checkpoint
 from models.inference.device import choose_devices, choose_dtype
 from models.inference.engine import SEGMENT_OVERLAP, Engine
@@ -97,11 +97,12 @@ class ModelRegistry:
         Raises:
             UnknownModel: there is no model of this name.
         """
+        name = self.default if name is None else name
         try:
-            return self._engines[self.default if name is None else name]
+            return self._engines[name]
         except KeyError:
             raise UnknownModel(
-                f"there is no model {name!r} here, only {', '.join(self.names)}"
+                f"there is no model {shortened(name)!r} here, only {', '.join(self.names)}"
             ) from None
 
     def describe(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from models.errors import ModelLoadError, UnknownModel
+from models.errors import MAX_MESSAGE_CHARS, ModelLoadError, UnknownModel
 from models.inference.registry import ModelRegistry
 from models.inference.tasks import Document
 
@@ -44,6 +44,15 @@ def test_unknown_model(specs: dict[str, str]) -> None:
     registry = ModelRegistry.load(specs, device="cpu")
     with pytest.raises(UnknownModel, match="topics, vectors"):
         registry.engine("sentiment")
+
+
+@pytest.mark.parametrize("character", ["a", "\x7f", "\U0001f600"])
+def test_of_a_name_of_any_length_little_is_quoted(specs: dict[str, str], character: str) -> None:
+    registry = ModelRegistry.load(specs, device="cpu")
+    with pytest.raises(UnknownModel, match="topics, vectors") as raised:
+        registry.engine(character * 100_000)
+    assert f"no model {repr(character)[:-1]}" in str(raised.value)
+    assert len(str(raised.value)) <= MAX_MESSAGE_CHARS
 
 
 def test_the_error_names_the_model(specs: dict[str, str], tmp_path: Path) -> None:
