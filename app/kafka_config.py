@@ -48,7 +48,7 @@ SERVER_PROPERTIES = {
     # Records of 16 MiB, with room for their headers, and a bound on those in memory at once.
     "message.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
     "replica.fetch.max.bytes": str(MAX_RECORD_BYTES + MEBIBYTE),
-    # Kafka's own limit, which foreign producers count on; no request that waits may be larger.
+    # Kafka's own limit, which producers count on, and as much for all requests that wait.
     "socket.request.max.bytes": str(100 * MEBIBYTE),
     "queued.max.request.bytes": str(100 * MEBIBYTE),
     # The cleaner's map must hold every key of a segment, at 24 bytes a key.
