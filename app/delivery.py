@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from abc import abstractmethod
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,13 +14,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 from mode import Service
 
+from app.confirmations import STALLED_AFTER_S, Confirmations, Turns
 from app.envelopes import Envelope, Parcel, ReplyTopics, reply_topic, response
 from app.kafka import client_options
-from app.records import Outcome, Source
+from app.records import Outcome
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
-
-log = logging.getLogger(__name__)
+from models.errors import shortened
 
 MAX_AT_ONCE = 256
 """Most deliveries at once of those that are not just sent."""
@@ -30,104 +28,7 @@ MAX_AWAITING_DELIVERY = 4096
 REPLY_TIMEOUT_S = 5.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 SETTLE_POLL_S = 0.05
-STALLED_AFTER_S = 5.0
 STOP_TIMEOUT_S = 5.0
-
-
-class Confirmations:
-    """How long what was handed to the broker has waited for it, and what is wrong."""
-
-    def __init__(self) -> None:
-        self._waiting = 0
-        self._failing = 0
-        self._since = 0.0
-        self._problem: str | None = None
-
-    def expect(self) -> None:
-        """Something was handed to the broker."""
-        if not self._waiting:
-            self._since = time.monotonic()
-        self._waiting += 1
-
-    def arrived(self) -> None:
-        """The broker has confirmed something."""
-        self._waiting -= 1
-        self._since = time.monotonic()
-
-    def given_up(self) -> None:
-        """Something is not waited for any more."""
-        self._waiting -= 1
-
-    @contextmanager
-    def retries(self, source: Source) -> Iterator[Callable[[str], None]]:
-        """What is tried in the block until it is done; call what this gives after each failure.
-
-        Said once for all that fail at a time, not for each record.
-        """
-        failing = False
-
-        def failed(problem: str) -> None:
-            nonlocal failing
-            self._problem = problem
-            if failing:
-                return
-            failing = True
-            self._failing += 1
-            if self._failing == 1:
-                log.warning(
-                    "not delivered, trying again until it is: topic=%s partition=%d offset=%d: %s",
-                    *(source.topic, source.partition, source.offset, problem),
-                )
-
-        try:
-            yield failed
-        finally:
-            self._failing -= failing
-            if failing and not self._failing:
-                self._problem = None
-                log.info("everything is delivered again")
-
-    @property
-    def stalled(self) -> str | None:
-        """What is wrong, where nothing was confirmed for `STALLED_AFTER_S`."""
-        waited_s = time.monotonic() - self._since
-        if not self._waiting or waited_s < STALLED_AFTER_S:
-            return None
-        reason = f": {self._problem}" if self._problem else ""
-        return f"no response could be delivered for {waited_s:.0f} s{reason}"
-
-
-class Turns:
-    """Lets many deliveries go at once, but one at a time while they fail.
-
-    Thousands that ask for a topic which is away keep the event loop, and the broker, busy.
-    """
-
-    def __init__(self, at_once: int) -> None:
-        self._most = self._at_once = at_once
-        self._under_way = 0
-        self._waiting: deque[asyncio.Event] = deque()
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn; an error of Kafka that leaves the block is a failure."""
-        while self._under_way >= self._at_once:
-            free = asyncio.Event()
-            self._waiting.append(free)
-            await free.wait()
-        self._under_way += 1
-        try:
-            yield
-        except KafkaError:
-            self._at_once = 1
-            raise
-        else:
-            self._at_once = min(self._most, 2 * self._at_once)
-        finally:
-            self._under_way -= 1
-            for _ in range(self._at_once - self._under_way):
-                if self._waiting:
-                    self._waiting.popleft().set()
 
 
 class Publisher(Service):  # type: ignore[misc]
@@ -142,17 +43,20 @@ class Publisher(Service):  # type: ignore[misc]
         settings: Settings,
         telemetry: Telemetry,
         is_current: Callable[[Outcome], bool],
+        begin: Callable[[Outcome], bool],
         **kwargs: Any,
     ) -> None:
         """
         Args:
             is_current: whether the request's partition is still ours, as it was when it was read.
+            begin: notes that an outcome is about to be sent; False where it must not be any more.
         """
         super().__init__(**kwargs)
         self.settings = settings
         self.telemetry = telemetry
         self.awaiting_delivery = 0
         self._is_current = is_current
+        self._begin = begin
         self.confirmations = Confirmations()
         self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,10 +71,15 @@ class Publisher(Service):  # type: ignore[misc]
     async def publish(self, outcomes: Iterable[Outcome]) -> None:
         """Send outcomes; waits for room, not for their delivery."""
         for outcome in outcomes:
-            if self._is_current(outcome):
-                await self._room.acquire()
-                self.awaiting_delivery += 1
+            if not self._is_current(outcome):
+                continue
+            await self._room.acquire()
+            self.awaiting_delivery += 1
+            # Its partition may have gone while there was no room.
+            if self._begin(outcome):
                 await self._send(outcome)
+            else:
+                self.leave()
 
     async def on_partitions_revoked(self) -> None:
         """Let go what belongs to partitions that are not ours any more."""
@@ -235,7 +144,7 @@ class Publisher(Service):  # type: ignore[misc]
                 async with asyncio.timeout(REPLY_TIMEOUT_S):
                     problem = await self.reply_topics.problem(topic, producer)
             except (TimeoutError, KafkaError) as failure:
-                problem = f"{topic!r}: {failure!r}"
+                problem = f"{shortened(topic)!r}: {failure!r}"
         return Parcel(outcome, self.settings, problem)
 
     def refuse(self, parcel: Parcel, part: list[Envelope], error: Exception) -> None:
@@ -331,12 +240,21 @@ class AtLeastOncePublisher(Publisher):
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT_S):
                     await (await part[0].send(producer, alone=alone))
-            except (TimeoutError, KafkaError) as error:
-                if alone or not isinstance(error, MessageSizeTooLargeError):
+            except MessageSizeTooLargeError as error:
+                if alone or part[0].too_large:
                     self.refuse(parcel, part, error)
                     return False
                 alone = True
                 await self._renew(producer)
+            except (TimeoutError, KafkaError) as error:
+                if isinstance(error, KafkaError) and producer is not self._producer:
+                    continue  # It was replaced meanwhile.
+                self.refuse(parcel, part, error)
+                self.reply_topics.forget()
+                if isinstance(error, TimeoutError):
+                    # It would go on trying, and hold up what goes with it to the same broker.
+                    await self._renew(producer)
+                return False
             else:
                 return True
 
@@ -359,7 +277,7 @@ class AtLeastOncePublisher(Publisher):
                     async with self._turns.turn():
                         await (await part[0].send(producer, alone=alone))
                 except MessageSizeTooLargeError as error:
-                    if alone:
+                    if alone or part[0].too_large:
                         self.refuse(parcel, part, error)
                         return False
                     alone = True
@@ -404,10 +322,16 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
     aiokafka waits without end for what cannot go out, and whoever waits for it would, too.
     """
-    with suppress(TimeoutError, KafkaError):
+    try:
         await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
-        return
-    producer._message_accumulator.fail_all(ProducerClosed())
-    with suppress(TimeoutError, KafkaError):
-        await asyncio.wait_for(producer._sender.close(), STOP_TIMEOUT_S)
-    await producer.client.close()
+    except (TimeoutError, KafkaError):
+        producer._message_accumulator.fail_all(ProducerClosed())
+        with suppress(TimeoutError, KafkaError):
+            await asyncio.wait_for(producer._sender.close(), STOP_TIMEOUT_S)
+        await producer.client.close()
+    # So would whoever waits for the metadata of a topic, now or from now on.
+    metadata = producer.client._md_update_fut or asyncio.Future()
+    if not metadata.done():
+        metadata.set_exception(ProducerClosed())
+        metadata.exception()  # asyncio logs one that nobody has looked at.
+    producer.client._md_update_fut = metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -9,11 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from app.errors import InferenceFailed
 from app.records import Outcome
-from app.settings import Settings
+from app.settings import MAX_BATCH_BYTES, Settings
+from models.errors import shortened
 
 CARRIED_HEADERS = ("traceparent", "tracestate", "correlation-id")
 TOPICS_MAX_AGE_S = 1.0
@@ -30,6 +34,14 @@ class Envelope:
     value: bytes | None
     headers: Headers
 
+    @property
+    def too_large(self) -> bool:
+        """Whether it is larger than any record may be, whatever the broker says."""
+        size: int = DefaultRecordBatchBuilder.estimate_size_in_bytes(
+            self.key, self.value, self.headers
+        )
+        return size > MAX_BATCH_BYTES
+
     async def send(self, producer: AIOKafkaProducer, *, alone: bool = False) -> Any:
         """Hand it to the producer; returns the future of its delivery.
 
@@ -37,8 +49,11 @@ class Envelope:
             alone: in a batch of its own, so that it is not refused on account of another.
 
         Raises:
+            MessageSizeTooLargeError: it is `too_large`.
             KafkaError: the producer does not take it.
         """
+        if self.too_large:
+            raise MessageSizeTooLargeError
         if not alone and (self.key is not None or self.value is not None):
             return await producer.send(self.topic, self.value, key=self.key, headers=self.headers)
         # aiokafka's `send` refuses what has neither key nor value, though Kafka knows such records.
@@ -89,6 +104,11 @@ class Parcel:
         ours = (self._settings.response_topic, self._settings.dead_letter_topic)
         return part[0].topic not in ours
 
+    @property
+    def replies(self) -> list[list[Envelope]]:
+        """The parts that go to a topic that the request has named."""
+        return [part for part in self.parts if self.is_reply(part)]
+
     def _parts(self, outcome: Outcome, reply_error: str | None) -> list[list[Envelope]]:
         topic = reply_topic(outcome)
         if topic is not None and reply_error is None:
@@ -106,6 +126,7 @@ class ReplyTopics:
         self._pattern = re.compile(pattern)
         self._known: set[str] = set()
         self._asked_at = -TOPICS_MAX_AGE_S
+        self._asking = asyncio.Lock()
 
     async def problem(self, topic: str, producer: AIOKafkaProducer) -> str | None:
         """What keeps an answer from `topic`; a name that is nobody's is asked once a second.
@@ -114,13 +135,22 @@ class ReplyTopics:
             KafkaError: the broker cannot be asked.
         """
         if not self._pattern.fullmatch(topic):
-            return f"{topic!r} does not match {self._pattern.pattern!r}"
-        now = time.monotonic()
-        if topic not in self._known and now - self._asked_at > TOPICS_MAX_AGE_S:
-            cluster = await producer.client.fetch_all_metadata()
-            self._known = set(cluster.topics())
-            self._asked_at = now
-        return None if topic in self._known else f"there is no topic {topic!r}"
+            return f"{shortened(topic)!r} does not match {self._pattern.pattern!r}"
+        async with self._asking:
+            if topic not in self._known and self._is_old:
+                cluster = await producer.client.fetch_all_metadata()
+                self._known = set(cluster.topics())
+                self._asked_at = time.monotonic()
+        return None if topic in self._known else f"there is no topic {shortened(topic)!r}"
+
+    def forget(self) -> None:
+        """One of the topics cannot be written: it may exist no more."""
+        if self._is_old:
+            self._known.clear()
+
+    @property
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._asked_at > TOPICS_MAX_AGE_S
 
 
 def reply_topic(outcome: Outcome) -> str | None:

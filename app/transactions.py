@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 from faust.types import TP
 
-from app.delivery import RETRY_S, Publisher
+from app.delivery import REPLY_TIMEOUT_S, RETRY_S, Publisher
 from app.envelopes import Envelope, Parcel
 from app.kafka import client_options
 from app.offsets import committed_offsets
@@ -91,8 +91,7 @@ class Chain:
                 except Exception as error:
                     self._close()
                     failed(f"transaction failed: {type(error).__name__} {error}".rstrip())
-                    if len(offsets) == 1 and (parcel := self._parcels.get(offsets[0])):
-                        self._publisher.refuse_replies(parcel, error)
+                    self._give_up_replies(offsets, error)
                     self._limit = 1
                     await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                     attempt += 1
@@ -129,6 +128,19 @@ class Chain:
                 self._parcels[offset] = await self._publisher.parcel(outcome, producer)
         parcels = [self._parcels[offset] for offset in unwritten]
         await producer.begin_transaction()
+        replies = any(parcel.replies for parcel in parcels)
+        async with asyncio.timeout(REPLY_TIMEOUT_S if replies else None):
+            await self._deliver(producer, parcels)
+        behind = unwritten[-1] + 1
+        await producer.send_offsets_to_transaction(
+            {TopicPartition(self.tp.topic, self.tp.partition): behind},
+            self._publisher.settings.app_id,
+        )
+        await producer.commit_transaction()
+        self._committed = behind
+
+    async def _deliver(self, producer: AIOKafkaProducer, parcels: list[Parcel]) -> None:
+        """Have the broker confirm all the records of the transaction."""
         sent = [
             (parcel, part, await self._send(producer, parcel, part))
             for parcel in parcels
@@ -140,13 +152,22 @@ class Chain:
                 self._publisher.refuse(parcel, part, error)
             if isinstance(error, BaseException):
                 raise error
-        behind = unwritten[-1] + 1
-        await producer.send_offsets_to_transaction(
-            {TopicPartition(self.tp.topic, self.tp.partition): behind},
-            self._publisher.settings.app_id,
-        )
-        await producer.commit_transaction()
-        self._committed = behind
+
+    def _give_up_replies(self, offsets: list[int], error: Exception) -> None:
+        """See to it that a topic which a request has named does not hold up its partition.
+
+        Where the request stands alone it is answered elsewhere; where it does not, all are asked
+        for anew that may have been deleted.
+        """
+        for offset in offsets:
+            parcel = self._parcels.get(offset)
+            if parcel is None or not parcel.replies:
+                continue
+            self._publisher.reply_topics.forget()
+            if len(offsets) == 1:
+                self._publisher.refuse_replies(parcel, error)
+            else:
+                del self._parcels[offset]
 
     async def _send(
         self, producer: AIOKafkaProducer, parcel: Parcel, part: list[Envelope]
@@ -232,7 +253,7 @@ class ExactlyOncePublisher(Publisher):
 
     def refuse_replies(self, parcel: Parcel, error: Exception) -> None:
         """Leave a topic that the request has named: it must not hold up its partition."""
-        for part in [part for part in parcel.parts if parcel.is_reply(part)]:
+        for part in parcel.replies:
             self.refuse(parcel, part, error)
 
 

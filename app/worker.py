@@ -49,7 +49,7 @@ STREAM_BUFFER_RECORDS = 4096
 MAX_AGENT_ERRORS = 3
 AGENT_ERRORS_S = 60.0
 """More failures of agents than that in this time stop the worker."""
-STOP_MARGIN_S = 5.0
+STOP_MARGIN_S = 8.0
 """What a stop may take beyond the drain."""
 
 
@@ -99,13 +99,16 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
 
     def _new_publisher(self) -> Publisher:
         def is_current(outcome: Outcome) -> bool:
-            return bool(self.consumer.wants(outcome.job.event.message))
+            return bool(self.consumer.owns(outcome.job.event.message))
+
+        def begin(outcome: Outcome) -> bool:
+            return bool(self.consumer.begin_answer(outcome.job.event.message))
 
         if self.settings.delivery == "exactly-once":
             return ExactlyOncePublisher(
-                self.settings, self.telemetry, is_current, consumer=lambda: self.consumer
+                self.settings, self.telemetry, is_current, begin, consumer=lambda: self.consumer
             )
-        return AtLeastOncePublisher(self.settings, self.telemetry, is_current)
+        return AtLeastOncePublisher(self.settings, self.telemetry, is_current, begin)
 
     @cached_property
     def flow_control(self) -> FlowControl:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from app.settings import MEBIBYTE, Settings
+from models.errors import MAX_MESSAGE_CHARS
 from tests.integration.conftest import Produced, Topics
 from tests.workers import StartedWorker, eventually
 
@@ -39,10 +40,21 @@ CASES: dict[str, tuple[bytes | None, str]] = {
     "2-mib": (request(text="a " * MEBIBYTE), "text_too_large"),
     "15-mib-record": (request(text="a" * (15 * MEBIBYTE)), "text_too_large"),
     "tombstone": (None, "tombstone"),
+    "million-emoji": (request(text="😀" * 1_000_000), "text_too_large"),
     "unknown-model": (request(model="no-such-model"), "unknown_model"),
+    "5-mib-model": (request(model="a" * (5 * MEBIBYTE)), "unknown_model"),
+    "5-mib-model-escaped": (request(model="\x7f" * (5 * MEBIBYTE)), "unknown_model"),
+    "9-mib-model": (request(model="a" * (9 * MEBIBYTE)), "unknown_model"),
+    "9-mib-model-escaped": (request(model="\x7f" * (9 * MEBIBYTE)), "unknown_model"),
     "pair": (request(text_pair="Another sentence."), "unsupported_input"),
     "deadline": (request(deadline_ms=0), "deadline_exceeded"),
+    "blank-with-9-mib-reply-topic": (request(text=" "), "empty_text"),
 }
+HEADERS: dict[str, list[tuple[str, bytes]]] = {
+    "blank-with-9-mib-reply-topic": [("reply-topic", b"x" * (9 * MEBIBYTE))],
+    "9-mib-reply-topic": [("reply-topic", b"\x7f" * (9 * MEBIBYTE))],
+}
+"""Of the cases that have more than one to be found again by."""
 FINE: dict[str, bytes] = {
     "nul": request(text="nul \x00 and bell \x07 in it"),
     "only-nul": request(text="\x00"),
@@ -55,6 +67,7 @@ FINE: dict[str, bytes] = {
     "top-k": request(top_k=1),
     "long-id": request(id="i" * 10_240),
     "late-enough": request(deadline_ms=3_600_000),
+    "9-mib-reply-topic": request(),
 }
 
 
@@ -66,9 +79,12 @@ def outcomes(
     records: list[tuple[str, Produced]] = []
     for name, (value, _) in CASES.items():
         records.append((f"before-{name}", Produced(request(), b"neighbour")))
-        records.append((name, Produced(value, name.encode(), [("tag", name.encode())])))
+        headers = [("tag", name.encode()), *HEADERS.get(name, [])]
+        records.append((name, Produced(value, name.encode(), headers)))
         records.append((f"after-{name}", Produced(request(), b"neighbour")))
-    records += [(name, Produced(value)) for name, value in FINE.items()]
+    records += [
+        (name, Produced(value, headers=HEADERS.get(name, []))) for name, value in FINE.items()
+    ]
     records += [(f"same-id-{n}", Produced(request(id="twice"))) for n in range(2)]
     written = topics.write(module_settings.request_topic, [record for _, record in records])
     names = {place: name for place, (name, _) in zip(written, records, strict=True)}
@@ -90,7 +106,7 @@ def test_a_bad_record_is_told_what_is_wrong(
     [response] = outcomes[name]
     assert response["status"] == "error"
     assert response["error"]["code"] == CASES[name][1]
-    assert response["error"]["message"]
+    assert 0 < len(response["error"]["message"]) <= MAX_MESSAGE_CHARS
     assert response["id"] == name
 
 
@@ -113,6 +129,16 @@ def test_the_requests_around_are_answered_as_if_it_were_not_there(
     ]
     assert {neighbour["label"] for neighbour in neighbours} == {"Business"}
     assert {neighbour["id"] for neighbour in neighbours} == {"neighbour"}
+
+
+def test_a_reply_topic_of_any_length_is_quoted_in_short(
+    outcomes: dict[str, list[dict[str, Any]]], module_settings: Settings, topics: Topics
+) -> None:
+    records = topics.read(module_settings.response_topic, len(outcomes))
+    problems = [dict(record.headers).get("reply-error", b"") for record in records]
+    told = [problem for problem in problems if problem]
+    assert len(told) == len(HEADERS)
+    assert all(b"does not match" in problem and len(problem) < 1000 for problem in told)
 
 
 def test_a_long_document_is_segmented(outcomes: dict[str, list[dict[str, Any]]]) -> None:
@@ -140,6 +166,7 @@ def test_dead_letters_hold_the_original_bytes(
         assert headers["error.code"].decode() == code
         assert headers["error.message"].decode() == outcomes[name][0]["error"]["message"]
         assert headers["tag"].decode() == name
+        assert all(headers[header] == content for header, content in HEADERS.get(name, []))
         assert headers["source.topic"].decode() == source["topic"]
         assert int(headers["source.partition"]) == source["partition"]
         assert int(headers["source.offset"]) == source["offset"]

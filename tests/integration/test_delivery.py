@@ -14,18 +14,20 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import ProducerClosed
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from app.delivery import AtLeastOncePublisher, Publisher
+from app.envelopes import Envelope
 from app.errors import EmptyText, Tombstone
 from app.offsets import OffsetTracker, committed_offsets
 from app.records import Job, Outcome, Request, Source
 from app.settings import MEBIBYTE, Settings
 from app.telemetry import Telemetry
 from app.topics import ensure_topics
-from app.transactions import ExactlyOncePublisher
+from app.transactions import TRANSACTION_S, ExactlyOncePublisher
 from models.inference.tasks import Prediction
 from tests.integration.conftest import Topics, run
 from tests.workers import service_settings
@@ -53,6 +55,7 @@ class Owner:
     def __init__(self) -> None:
         self.trackers: dict[TP, OffsetTracker] = {}
         self.acknowledged: list[int] = []
+        self.revoked = False
 
     def outcome(
         self,
@@ -74,6 +77,9 @@ class Owner:
             inference_ms=1.0,
         )
         return Outcome.of(job, error or prediction)
+
+    def is_current(self, _: Outcome) -> bool:
+        return not self.revoked
 
     def finish(self, message: Message) -> None:
         self.trackers[message.tp].finish(message.offset)
@@ -122,13 +128,14 @@ class Bench:
 
 
 KINDS: dict[str, Callable[[Settings, Telemetry, Owner], Publisher]] = {
-    "at-least-once": lambda settings, telemetry, _: AtLeastOncePublisher(
-        settings, telemetry, lambda _: True
+    "at-least-once": lambda settings, telemetry, owner: AtLeastOncePublisher(
+        settings, telemetry, owner.is_current, owner.is_current
     ),
     "exactly-once": lambda settings, telemetry, owner: ExactlyOncePublisher(
         settings,
         telemetry,
-        lambda _: True,
+        owner.is_current,
+        owner.is_current,
         consumer=lambda: owner,  # type: ignore[arg-type,return-value]
     ),
 }
@@ -246,7 +253,7 @@ def test_a_reply_topic_is_answered_on_and_what_it_does_not_take_goes_home(
     kind: str, settings: Settings, topics: Topics
 ) -> None:
     good = settings.reply_topics.removesuffix(".*")
-    asked = [good, f"{good}-small", f"{good}-missing", "somebody-elses"]
+    asked = [good, f"{good}-small", f"{good}-missing", "somebody-elses", good + "x" * MEBIBYTE]
 
     async def publish() -> None:
         await create(settings, good)
@@ -260,18 +267,55 @@ def test_a_reply_topic_is_answered_on_and_what_it_does_not_take_goes_home(
                     )
                     for offset, topic in enumerate(asked)
                 ),
-                at.owner.outcome(at.message(4)),
+                at.owner.outcome(at.message(5)),
             )
-            assert sorted(at.owner.acknowledged) == [0, 1, 2, 3, 4]
+            assert sorted(at.owner.acknowledged) == [0, 1, 2, 3, 4, 5]
 
     run(publish())
     assert keys(topics.read(good, 1)) == ["id-0"]
-    home = {record.key.decode(): record for record in topics.read(settings.response_topic, 4)}
-    assert sorted(home) == ["id-1", "id-2", "id-3", "id-4"]
+    home = {record.key.decode(): record for record in topics.read(settings.response_topic, 5)}
+    assert sorted(home) == ["id-1", "id-2", "id-3", "id-4", "id-5"]
     assert b"TooLarge" in headers(home["id-1"])["reply-error"]
     assert b"no topic" in headers(home["id-2"])["reply-error"]
     assert b"does not match" in headers(home["id-3"])["reply-error"]
-    assert "reply-error" not in headers(home["id-4"])
+    assert b"no topic" in headers(home["id-4"])["reply-error"]
+    assert len(headers(home["id-4"])["reply-error"]) < 300
+    assert "reply-error" not in headers(home["id-5"])
+
+
+def test_a_reply_topic_that_was_deleted_is_waited_for_once(
+    kind: str, settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For five seconds, here one, and not for as long as a transaction may take."""
+    for limit in ("delivery.REPLY_TIMEOUT_S", "transactions.REPLY_TIMEOUT_S"):
+        monkeypatch.setattr(f"app.{limit}", 1.0)
+    monkeypatch.setattr("app.delivery.STOP_TIMEOUT_S", 0.5)
+    replies = settings.reply_topics.removesuffix(".*")
+    asking = [("reply-topic", replies.encode())]
+
+    async def publish() -> None:
+        await create(settings, replies)
+        async with bench(kind, settings, topics) as at:
+            await at.publish(at.owner.outcome(at.message(0, headers=asking)))
+            await delete(settings, replies)
+            async with asyncio.timeout(TRANSACTION_S):
+                await at.publish(
+                    at.owner.outcome(at.message(1, headers=asking)),
+                    at.owner.outcome(at.message(2)),
+                )
+                await at.publish(
+                    at.owner.outcome(at.message(3, headers=asking)),
+                    at.owner.outcome(at.message(4, headers=asking)),
+                )
+            assert sorted(at.owner.acknowledged) == list(range(5))
+
+    run(publish())
+    home = {one.key.decode(): headers(one) for one in topics.read(settings.response_topic, 4)}
+    assert sorted(home) == ["id-1", "id-2", "id-3", "id-4"]
+    assert "reply-error" in home["id-1"]
+    assert "reply-error" not in home["id-2"]
+    assert b"no topic" in home["id-3"]["reply-error"]
+    assert b"no topic" in home["id-4"]["reply-error"]
 
 
 def test_a_response_that_is_too_large_becomes_an_error_and_holds_up_nobody(
@@ -318,6 +362,53 @@ def test_a_dead_letter_that_is_too_large_goes_without_its_value(
     assert (found[b"1"].key, found[b"1"].value) == (None, None)
     assert {headers(letter)["error.value"] for letter in letters} == {b"omitted"}
     assert len(topics.read(settings.response_topic, 3)) == 3
+
+
+def test_nobody_waits_for_a_producer_that_was_replaced(settings: Settings, topics: Topics) -> None:
+    """Neither one that has asked it for a topic, nor one that will."""
+
+    async def publish() -> None:
+        async with bench("at-least-once", settings, topics) as at:
+            publisher = at.publisher
+            assert isinstance(publisher, AtLeastOncePublisher)
+            producer = publisher._producer
+            assert producer is not None
+            record = Envelope(f"{settings.response_topic}-missing", b"k", b"v", [])
+            waiting = asyncio.ensure_future(record.send(producer))
+            await asyncio.sleep(0)
+            await publisher._renew(producer)
+            async with asyncio.timeout(WITHIN_S):
+                with pytest.raises(ProducerClosed):
+                    await waiting
+                with pytest.raises(ProducerClosed):
+                    await record.send(producer)
+            await at.publish(at.owner.outcome(at.message(0)))
+
+    run(publish())
+
+
+def test_what_is_larger_than_any_record_is_not_sent(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    """The broker would close the connection, and everything else would wait with it."""
+    large = b"x" * (101 * MEBIBYTE)
+
+    async def publish() -> None:
+        async with bench(kind, settings, topics) as at:
+            await at.publish(
+                at.owner.outcome(at.message(0)),
+                at.owner.outcome(at.message(1, key=b"k", value=large), EmptyText("blank")),
+                at.owner.outcome(at.message(2, key=large), EmptyText("blank")),
+                at.owner.outcome(at.message(3, headers=[("h", large)]), EmptyText("blank")),
+                at.owner.outcome(at.message(4)),
+            )
+            assert sorted(at.owner.acknowledged) == [0, 1, 2, 3, 4]
+
+    run(publish())
+    letters = topics.read(settings.dead_letter_topic, 3)
+    assert sorted(headers(letter)["source.offset"] for letter in letters) == [b"1", b"2", b"3"]
+    assert {headers(letter)["error.value"] for letter in letters} == {b"omitted"}
+    assert len(topics.read(settings.response_topic, 5)) == 5
 
 
 def test_large_dead_letters_of_many_partitions_go_in_requests_that_the_broker_takes(
@@ -379,6 +470,31 @@ def test_a_response_topic_that_is_away_for_a_while_is_waited_for(
     run(publish())
     responses = keys(topics.read(settings.response_topic, MANY - 1))
     assert sorted(responses) == sorted(f"id-{n}" for n in range(1, MANY))
+
+
+def test_what_waits_for_room_is_dropped_with_its_partition(
+    kind: str, settings: Settings, topics: Topics
+) -> None:
+    """Its new owner answers; and the room is there for what comes next."""
+
+    async def publish() -> None:
+        async with bench(kind, settings, topics) as at:
+            room = at.publisher._room
+            while not room.locked():
+                await room.acquire()
+            late = at.owner.outcome(at.message(0))
+            publishing = asyncio.ensure_future(at.publisher.publish([late]))
+            await asyncio.sleep(0)  # Now it waits for room.
+            at.owner.revoked = True
+            room.release()
+            await publishing
+            at.owner.revoked = False
+            async with asyncio.timeout(WITHIN_S):
+                await at.publish(at.owner.outcome(at.message(0)))
+            assert at.owner.acknowledged == [0]
+
+    run(publish())
+    assert keys(topics.read(settings.response_topic, 1)) == ["id-0"]
 
 
 def test_outcomes_are_committed_in_order_whatever_order_they_come_in(
