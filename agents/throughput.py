@@ -8,7 +8,11 @@ from app.streams import BatchStream
 
 @app.agent(app.throughput_topic, name="throughput")
 async def throughput(stream: BatchStream) -> None:
-    """Add each record that can be read to the table of its window and to the totals, once."""
+    """Add each record of this group to the table of its window and to the totals, once.
+
+    Groups share the topic; what cannot be read is None.
+    """
     async for event in stream.events():
-        if event.value is not None:
-            app.throughput_tables.add(event.value.derive(offset=event.message.offset))
+        record = event.value
+        if record is not None and record.is_of(app.settings.app_id):
+            app.throughput_tables.add(record.derive(offset=event.message.offset))

@@ -296,6 +296,8 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
     seconds: float
     """Length of the interval."""
     # What is added here has a default: workers of the version before do not send it.
+    group: str = ""
+    """Consumer group of the worker."""
     host: str = ""
     pid: int = 0
     page: str = ""
@@ -340,6 +342,10 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
     def key(self) -> str:
         """The key of its record, and of its worker's windows: `model|worker`."""
         return f"{self.model}|{self.worker}"
+
+    def is_of(self, group: str) -> bool:
+        """Whether a worker of this group did it; workers of the version before do not say."""
+        return self.group in (group, "")
 
     def includes(self, record: Throughput) -> bool:
         """Whether `record` was added already; a topic that was created anew begins at 0 again."""

@@ -88,6 +88,7 @@ class WorkerStatus:
         assert self._app.registry is not None
         models = self._app.registry.describe()
         return {
+            "group": self._app.settings.app_id,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "page": self._app.status_server.url,

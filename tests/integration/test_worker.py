@@ -110,6 +110,36 @@ def test_two_workers_share_the_partitions_and_each_page_shows_both(
     assert first.process.wait(STOP_WITHIN_S) == 0
 
 
+def test_two_services_with_one_throughput_topic_show_each_its_own(
+    settings: Settings, start_worker: StartWorker, topics: Topics, tmp_path: Path
+) -> None:
+    other = service_settings(
+        settings.bootstrap_servers[0],
+        f"{settings.app_id}-other",
+        tmp_path / "other",
+        throughput_topic=settings.throughput_topic,
+    )
+    first = start_worker(settings)
+    second = start_worker(other)
+
+    def answer(worker: StartedWorker, count: int, in_all: int) -> None:
+        def answered() -> bool:
+            return int(worker.get("/api/status")[1]["throughput"]["total"]["records"]) >= in_all
+
+        topics.write(worker.settings.request_topic, requests(count, f"{in_all}-"))
+        eventually(answered, 20, f"{in_all} records are counted")
+
+    # Each has read what the other had written once it counts what came after that.
+    answer(first, 30, in_all=30)
+    answer(second, 20, in_all=20)
+    answer(first, 5, in_all=35)
+    for worker, records in ((first, 35), (second, 20)):
+        status = worker.get("/api/status")[1]
+        assert status["throughput"]["total"]["records"] == records
+        assert [one["pid"] for one in status["workers"]] == [worker.process.pid]
+    assert (first.stop(), second.stop()) == (0, 0)
+
+
 def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
     settings: Settings, start_worker: StartWorker, topics: Topics
 ) -> None:

@@ -255,6 +255,12 @@ def test_throughput_of_another_version_is_read() -> None:
     assert read.asdict().keys() == Throughput.read(throughput()).asdict().keys()
 
 
+def test_throughput_is_of_the_group_of_its_worker_or_does_not_say() -> None:
+    assert Throughput.read(throughput(group="a")).is_of("a")
+    assert not Throughput.read(throughput(group="a")).is_of("b")
+    assert Throughput.read(throughput()).is_of("b")
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
