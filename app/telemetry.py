@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client import Counter as PrometheusCounter
 
 from app.latency import bucket
-from app.records import Outcome, Throughput
+from app.records import Outcome, Request, Throughput
 from app.settings import Settings
 from models.inference.tasks import Prediction
 
@@ -95,7 +95,7 @@ class Telemetry:
                 counts.labels[label] += 1
                 self._labels.labels(model, label).inc()
         else:
-            model, code = self.default_model, answer.code
+            model, code = self._asked_model(outcome), answer.code
             counts = self._counts_of(model)
             counts.errors[code] += 1
         counts.records += 1
@@ -128,6 +128,12 @@ class Telemetry:
             )
             for model in self.models
         ]
+
+    def _asked_model(self, outcome: Outcome) -> str:
+        """The model that was to answer; the default where that is none of ours, or not known."""
+        request = outcome.job.request
+        asked = request.model if isinstance(request, Request) else None
+        return asked if asked in self.models else self.default_model
 
     def _counts_of(self, model: str) -> _Counts:
         counts = self._counts.get(model)
