@@ -223,13 +223,17 @@ class GroupView(Service):  # type: ignore[misc]
         return [self._windows[start] for start in starts]
 
     def _history(self, now: float) -> list[dict[str, Any]]:
-        """A point for each window of the last minutes, also for one in which nothing came."""
+        """A point for each window of the last minutes, also for one in which nothing came.
+
+        Where a worker could not tell of what it did, the next window holds that, too.
+        """
         newest = now // WINDOW_S * WINDOW_S - WINDOW_S
         count = int(HISTORY_S / WINDOW_S)
         starts = [newest - step * WINDOW_S for step in reversed(range(count))]
+        windows = [(start, list(self._windows.get(start, {}).values())) for start in starts]
         return [
-            _point(start + WINDOW_S, list(self._windows.get(start, {}).values()), WINDOW_S)
-            for start in starts
+            _point(start + WINDOW_S, records, max(WINDOW_S, _seconds(records)))
+            for start, records in windows
         ]
 
 

@@ -15,13 +15,15 @@ LOGGERS = (
     "aiokafka.consumer.fetcher",
     "aiokafka.consumer.group_coordinator",
     "aiokafka.producer.sender",
+    "faust.topics",
 )
 
 
 class Throttle(logging.Filter):
     """Lets a warning or error through once in a while, and says how often it was held back.
 
-    aiokafka retries ten times a second and logs each attempt, from several places.
+    aiokafka retries ten times a second and logs each attempt, from several places. What comes
+    already formatted, as Faust's does, is told by its place.
     """
 
     def __init__(self, repeat_after_s: float = REPEAT_AFTER_S) -> None:
@@ -34,7 +36,7 @@ class Throttle(logging.Filter):
         """Whether the record is logged; it may be changed."""
         if record.levelno < logging.WARNING:
             return True
-        key = record.name, str(record.msg)
+        key = record.name, str(record.msg) if record.args else str(record.lineno)
         now = time.monotonic()
         if now - self._shown_at.get(key, -self._repeat_after_s) < self._repeat_after_s:
             self._held_back[key] = self._held_back.get(key, 0) + 1

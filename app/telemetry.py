@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aiokafka.errors import KafkaError
+from faust.exceptions import ProducerSendError
 from mode import Service
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client import Counter as PrometheusCounter
 
+from app.diagnosis import reason_of
 from app.latency import bucket
 from app.records import Outcome, Request, Throughput
 from app.settings import Settings
@@ -25,6 +30,8 @@ LATENCY_BUCKETS_S = (
     *(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
+LAST_REPORT_S = 2.0
+"""Longest that a worker which stops waits for its last statistics to be written."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -157,13 +164,16 @@ class _Counts:
 
 
 class Send(Protocol):
-    """Sends one throughput record under its key."""
+    """Sends one throughput record under its key; what it returns comes when that is written."""
 
-    async def __call__(self, *, key: bytes, value: Throughput) -> Any: ...
+    async def __call__(self, *, key: bytes, value: Throughput) -> Awaitable[Any]: ...
 
 
 class ThroughputReporter(Service):  # type: ignore[misc]
-    """Sends one record per model and interval to the throughput topic."""
+    """Sends one record per model and interval to the throughput topic.
+
+    What could not be written goes with the next interval.
+    """
 
     def __init__(
         self,
@@ -178,16 +188,39 @@ class ThroughputReporter(Service):  # type: ignore[misc]
         self.send = send
         self.facts = facts
         self.interval_s = interval_s
+        self._unwritten: dict[str, Throughput] = {}
+        self._failing = False
 
     async def on_stop(self) -> None:
-        """Tell what the last interval brought."""
-        await self._report()
+        """Tell what the last interval brought, where that does not take long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_REPORT_S):
+                await self._report()
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _run(self) -> None:
-        async for _ in self.itertimer(self.interval_s, name="throughput"):
+        # Not `itertimer`, which complains where a report takes long.
+        while not self.should_stop:
+            await self.sleep(self.interval_s)
             await self._report()
 
     async def _report(self) -> None:
-        for record in self.telemetry.take(self.facts()):
-            await self.send(key=record.key.encode(), value=record)
+        records = self.telemetry.take(self.facts())
+        reasons = list(filter(None, await asyncio.gather(*map(self._write, records))))
+        if reasons and not self._failing:
+            self.log.warning("statistics are not written, and tried again: %s", reasons[0])
+        elif self._failing and not reasons:
+            self.log.info("statistics are written again")
+        self._failing = bool(reasons)
+
+    async def _write(self, record: Throughput) -> str | None:
+        """Write a record, with what was not written before it; else keep it, and say why."""
+        if (before := self._unwritten.pop(record.key, None)) is not None:
+            record = before.plus(record)
+        try:
+            # Faust looks at the same future, and expects that nobody cancels it.
+            await asyncio.shield(await self.send(key=record.key.encode(), value=record))
+            return None
+        except (ProducerSendError, KafkaError) as error:
+            self._unwritten[record.key] = record
+            return reason_of(error)

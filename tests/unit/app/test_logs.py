@@ -22,6 +22,7 @@ def test_a_repeated_error_is_counted_and_others_pass(caplog: pytest.LogCaptureFi
             for node in range(5):
                 log.error("Unable connect to node with id %s", node)
                 log.info("an information")
+                log.error(f"error of record {node}")
             log.error("another error")
             throttle._repeat_after_s = 0
             log.error("Unable connect to node with id %s", 7)
@@ -30,6 +31,7 @@ def test_a_repeated_error_is_counted_and_others_pass(caplog: pytest.LogCaptureFi
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors == [
         "Unable connect to node with id 0",
+        "error of record 0",
         "another error",
         "Unable connect to node with id 7 (4 more like it)",
     ]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import orjson
 import pytest
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from faust.events import Event
+from faust.exceptions import ProducerSendError
 from faust.types.tuples import Message
 
 from app.errors import InferenceFailed, OutOfMemory, UnknownModel
 from app.records import Job, Outcome, Request, Throughput
 from app.settings import Settings
-from app.telemetry import Telemetry
+from app.telemetry import Telemetry, ThroughputReporter
+from tests.word_counter import until
 
 
 @pytest.fixture
@@ -51,3 +57,70 @@ def test_an_error_is_counted_under_the_model_that_was_asked(telemetry: Telemetry
         counted_for_ever = f'bertstream_latency_seconds_count{{model="{model}"}} {records}.0'
         assert counted_for_ever in telemetry.metrics().decode()
     assert "third" not in telemetry.metrics().decode()
+
+
+class Topic:
+    """The throughput topic, which refuses what it is sent with the next of its errors."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = list(errors)
+        self.taken: list[Throughput] = []
+        self.asked = 0
+
+    async def send(self, *, key: bytes, value: Throughput) -> Awaitable[None]:
+        self.asked += 1
+        error = self.errors.pop(0) if self.errors else None
+        delivered = asyncio.get_running_loop().create_future()
+        if isinstance(error, KafkaError):  # as of the broker, when it is asked
+            delivered.set_exception(error)
+            return delivered
+        if error is not None:
+            raise error
+        assert key == value.key.encode()
+        self.taken.append(value)
+        delivered.set_result(None)
+        return delivered
+
+
+def test_what_is_not_written_is_kept_and_written_with_the_next(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = ProducerSendError("Error while sending: UnknownTopicOrPartitionError()")
+    refused = TopicAuthorizationFailedError("bert-throughput")
+    topic = Topic(gone, gone, refused, gone, None, refused)
+
+    async def main() -> None:
+        telemetry.delivered(failed(OutOfMemory(), model="second"))
+        async with ThroughputReporter(telemetry, topic.send, dict, 0.02) as reporter:
+            for count in (2, 4, 6):
+                await until(lambda count=count: topic.asked >= count)
+                telemetry.delivered(failed(OutOfMemory(), model="second"))
+            await until(lambda: len(topic.taken) >= 5)
+            assert not reporter.crashed
+        records = [record for record in topic.taken if record.model == "second"]
+        assert sum(record.records for record in records) == 4
+        assert sum(record.errors.get("out_of_memory", 0) for record in records) == 4
+        assert records[0].seconds > 3.5 * 0.02, "that of four intervals"
+
+    with caplog.at_level(logging.INFO, "app.telemetry"):
+        asyncio.run(main())
+    said = [line for line in caplog.messages if "statistics are" in line]
+    assert len(said) == 2
+    assert "not written, and tried again" in said[0]
+    assert said[1].endswith("statistics are written again")
+
+
+def test_a_stop_does_not_wait_for_a_topic_that_is_gone(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.telemetry.LAST_REPORT_S", 0.05)
+
+    async def hang(*, key: bytes, value: Throughput) -> Awaitable[None]:
+        return asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            async with ThroughputReporter(telemetry, hang, dict, 3600):
+                pass
+
+    asyncio.run(main())

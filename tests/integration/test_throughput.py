@@ -1,0 +1,42 @@
+"""Statistics of a worker whose throughput topic goes away, on a real broker."""
+
+from __future__ import annotations
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from app.records import Throughput
+from app.settings import Settings
+from app.topics import ensure_topics
+from tests.integration.conftest import StartWorker, Topics, run
+from tests.integration.test_worker import requests
+from tests.workers import eventually
+
+NOT_WRITTEN, AGAIN = "statistics are not written", "statistics are written again"
+
+
+def test_a_worker_outlives_its_throughput_topic_and_loses_no_count(
+    settings: Settings, start_worker: StartWorker, topics: Topics
+) -> None:
+    worker = start_worker(settings)
+
+    def counted() -> int:
+        return int(worker.get("/api/status")[1]["throughput"]["total"]["records"])
+
+    async def delete() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+        await admin.start()
+        await admin.delete_topics([settings.throughput_topic])
+        await admin.close()
+
+    topics.write(settings.request_topic, requests(10))
+    eventually(lambda: counted() == 10, 20, "what came before is counted")
+    run(delete())
+    topics.write(settings.request_topic, requests(20, "meanwhile"))
+    eventually(lambda: NOT_WRITTEN in worker.log, 60, "it is said")
+    assert len(topics.responses(settings, 30)) == 30
+    run(ensure_topics(settings))
+    eventually(lambda: AGAIN in worker.log, 60, "they are written again")
+    written = [Throughput.read(one.value) for one in topics.read(settings.throughput_topic, 1)]
+    assert sum(record.records for record in written) == 20
+    assert worker.log.count(NOT_WRITTEN) == worker.log.count(AGAIN) == 1
+    assert worker.stop() == 0
