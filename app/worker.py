@@ -19,7 +19,7 @@ from faust.app.base import BootStrategy
 
 from app.client import Client
 from app.delivery import AtLeastOncePublisher, Publisher
-from app.errors import BertstreamError, BrokerError, BrokerRefused
+from app.errors import BertstreamError, BrokerError, BrokerRefused, SettingsError
 from app.fetching import HEARTBEAT_S
 from app.group import GroupView
 from app.kafka import client_options, connect
@@ -146,7 +146,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             await self._prepare(registry)
         except BertstreamError as error:
             self.log.critical("%s", error)
-            raise SystemExit(1) from None
+            raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
         await super().on_start()
 
     async def _prepare(self, registry: ModelRegistry) -> None:

@@ -11,7 +11,7 @@ import urllib.request
 
 import orjson
 
-from app.errors import BertstreamError
+from app.errors import BertstreamError, SettingsError
 from app.settings import PREFIX, Settings
 
 STOP_MARGIN_S = 10.0
@@ -63,14 +63,19 @@ class WorkerProcess:
         except (OSError, ValueError):
             return None
 
+    def check(self) -> None:
+        """Raise a BertstreamError, which says what its log says, when it has ended."""
+        if not self.running:
+            kind = SettingsError if self._process.returncode == 2 else BertstreamError
+            raise kind(f"the worker ended: {self.why_it_ended()}")
+
     def reasons(self) -> list[str]:
         """Why it cannot take work yet; empty once it can.
 
         Raises:
             BertstreamError: it has ended; says what its log says.
         """
-        if not self.running:
-            raise BertstreamError(f"the worker ended: {self.why_it_ended()}")
+        self.check()
         page = self.page
         if page is None:
             return ["starting"]

@@ -115,8 +115,7 @@ class Stack:
         """Raise a BertstreamError when something has ended that should run."""
         if self._broker is not None and not self._broker.running:
             raise BrokerError(f"Kafka ended: {self._broker.why_it_ended()}")
-        if not self.worker.running:
-            raise BertstreamError(f"the worker ended: {self.worker.why_it_ended()}")
+        self.worker.check()
 
     def _start_broker(self) -> None:
         """Start Kafka, and the worker once Kafka's port is known: its models load meanwhile."""
