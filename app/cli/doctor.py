@@ -269,7 +269,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 def _prediction(engine: Engine, model: dict[str, Any]) -> Finding:
     from models.inference.tasks import Document, Prediction
 
-    pair = "Second text." if model["task"] == "sentence-pair" else None
+    pair = "Second text." if model["takes_pairs"] else None
     began = time.monotonic()
     [outcome] = engine.predict([Document("Shares rose on Monday.", pair)])
     took = 1000 * (time.monotonic() - began)

@@ -85,6 +85,7 @@ class Engine:
             "name": name,
             "version": checkpoint.version,
             "task": str(checkpoint.task),
+            "takes_pairs": checkpoint.takes_pairs,
             "labels": None if embeds else list(checkpoint.labels),
             "family": checkpoint.family,
             "parameters": checkpoint.parameters,

@@ -154,6 +154,7 @@ MODEL = {
     "name": "agnews",
     "version": "3fa9c1d20b7e",
     "task": "text-classification",
+    "takes_pairs": False,
     "labels": ["World", "Sports", "Business", "Sci/Tech"],
     "family": "bert",
     "parameters": 22_713_216,

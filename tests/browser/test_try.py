@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+from models.inference.registry import ModelRegistry
 
 
 def test_a_document_is_tried_from_the_keyboard(page: Page, site: Any) -> None:
@@ -108,17 +112,51 @@ def test_other_tasks(
     expect(page.locator("#try-result .label")).to_have_text(shown)
 
 
-def test_a_model_can_be_chosen(page: Page, site: Any) -> None:
-    first = site.source.status()["models"][0]
-    pairs = first | {"name": "pairs", "task": "sentence-pair", "default": False}
-    site.source.values = {"models": [first, pairs]}
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What a worker tells of the built-in model, and of a classifier that takes pairs."""
+    folder = tmp_path_factory.mktemp("pairs")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two"]
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(
+        folder
+    )
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    registry = ModelRegistry.load({"agnews": "builtin", "pairs": str(folder)}, device="cpu")
+    with closing(registry):
+        return registry.describe()
+
+
+def test_a_model_can_be_chosen_and_a_second_text_given_to_one_that_takes_it(
+    page: Page, site: Any, described: list[dict[str, Any]]
+) -> None:
+    site.source.values = {"models": described}
     site.open(page)
     choice = page.get_by_label("Model", exact=True)
+    second = page.get_by_label("Second text")
     expect(choice.locator("option")).to_have_text(["agnews (default)", "pairs"])
-    expect(page.get_by_label("Second text")).to_be_hidden()
+    expect(second).to_be_hidden()
     choice.select_option("pairs")
-    page.get_by_label("Second text").fill("Two.")
+    second.fill("Two.")
     page.get_by_role("textbox", name="Document").fill("One.")
+    for pair in ("Two.", " "):
+        second.fill(pair)
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#try-result .label")).to_be_visible()
+        expect(page.locator("#try-send")).to_have_text("Predict")
+    second.fill("Two.")
+    choice.select_option("agnews")
+    expect(second).to_be_hidden()
     page.get_by_role("button", name="Predict").click()
-    expect(page.locator("#try-result .label")).to_be_visible()
-    assert site.asked == [{"text": "One.", "text_pair": "Two.", "model": "pairs"}]
+    expect(page.locator("#try-send")).to_have_text("Predict")
+    assert site.asked == [
+        {"text": "One.", "text_pair": "Two.", "model": "pairs"},
+        {"text": "One.", "model": "pairs"},
+        {"text": "One.", "model": "agnews"},
+    ]

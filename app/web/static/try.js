@@ -48,7 +48,7 @@ export function offerModels(served) {
 
 function offerPair() {
   const chosen = models.find(({ name }) => name === byId("try-model").value);
-  byId("try-pair-field").hidden = chosen?.task !== "sentence-pair";
+  byId("try-pair-field").hidden = !chosen?.takes_pairs;
 }
 
 async function send() {
@@ -61,7 +61,8 @@ async function send() {
   }
   const request = { text };
   if (models.length > 1) request.model = byId("try-model").value;
-  if (!byId("try-pair-field").hidden) request.text_pair = byId("try-pair").value;
+  const pair = byId("try-pair-field").hidden ? "" : byId("try-pair").value;
+  if (pair.trim()) request.text_pair = pair;
   busy(true);
   try {
     const answer = await fetch("api/predict", {

@@ -163,7 +163,9 @@ def test_a_second_text_that_leaves_no_room_is_refused(save: Save) -> None:
 
 
 def test_an_embedding_model_refuses_a_pair(save: Save) -> None:
-    outcome, fine = load(save()).predict([Document("a", "b"), Document("a")])
+    engine = load(save())
+    assert engine.describe()["takes_pairs"] is False
+    outcome, fine = engine.predict([Document("a", "b"), Document("a")])
     assert isinstance(outcome, UnsupportedInput)
     assert isinstance(fine, Prediction)
 
@@ -297,6 +299,7 @@ def test_description(save: Save) -> None:
         "name": "m",
         "version": engine.version,
         "task": "text-classification",
+        "takes_pairs": True,
         "labels": ["World", "Sports"],
         "family": "bert",
         "parameters": description["parameters"],
