@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager as FaustTableManager
+from faust.tables.recovery import Recovery as FaustRecovery
 from faust.types import EventT
+from mode import Service
 from pydantic import TypeAdapter
 
 from app.changelogs import KEEP_S, TOTALS, WINDOWS
 from app.records import Throughput
 from app.settings import Settings
 
+RETRY_S = 1.0
 WINDOW_S = 5.0
 """Width of a window of throughput."""
 WINDOW_KEY = TypeAdapter(tuple[str, tuple[float, float]])
@@ -123,8 +127,34 @@ class Table(faust.Table):  # type: ignore[misc]
         )
 
 
+class Recovery(FaustRecovery):  # type: ignore[misc]
+    """Faust's way from an assignment to the first record, begun again where Kafka is silent.
+
+    Faust's own raises then, and so ends the worker.
+    """
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _restart_recovery(self) -> None:
+        while not self.should_stop:
+            try:
+                await FaustRecovery._restart_recovery(self)
+            except (KafkaError, TimeoutError) as error:
+                self.log.warning("not ready for the partitions yet, trying again: %r", error)
+                await self.sleep(RETRY_S)
+                self.signal_recovery_start.set()
+
+
 class TableManager(FaustTableManager):  # type: ignore[misc]
     """Faust's tables, without the second for which it waits for agents: ours are all there."""
+
+    _recovery: Recovery | None
+
+    @property
+    def recovery(self) -> Recovery:
+        """What reads the changelogs, and then lets the records of the partitions come."""
+        if self._recovery is None:
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
     async def on_start(self) -> None:
         """Read the changelogs, from the first assignment on."""

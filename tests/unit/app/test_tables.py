@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 from faust.types.tuples import Message
 
 from app.changelogs import KEEP_S, TOTALS, WINDOWS
 from app.records import Throughput
 from app.settings import Settings
-from app.tables import Tables
+from app.tables import Recovery, Tables
 from app.worker import BertstreamApp, create_app
 
 
@@ -126,3 +127,27 @@ def test_tables_are_restored_from_what_can_be_read_of_a_changelog(
 
     asyncio.run(main())
     assert caplog.text.count("is passed over") == 2
+
+
+@pytest.mark.parametrize("error", [NodeNotReadyError, TimeoutError])
+def test_a_kafka_that_is_silent_after_an_assignment_is_asked_again(
+    error: type[Exception], app: BertstreamApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.tables.RETRY_S", 0.0)
+
+    async def main() -> None:
+        recovery = app.tables.recovery
+        asked = []
+
+        async def ask(*_: object) -> None:
+            asked.append(recovery.signal_recovery_start.is_set())
+            if len(asked) < 3:
+                raise error
+            await recovery.stop()
+
+        monkeypatch.setattr(recovery, "_build_highwaters", ask)
+        recovery.signal_recovery_start.set()
+        await Recovery._restart_recovery(recovery)
+        assert asked == [False] * 3
+
+    asyncio.run(asyncio.wait_for(main(), 10))
