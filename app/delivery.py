@@ -44,12 +44,15 @@ class Publisher(Service):  # type: ignore[misc]
         telemetry: Telemetry,
         is_current: Callable[[Outcome], bool],
         begin: Callable[[Outcome], bool],
+        on_error: Callable[[BaseException], None],
         **kwargs: Any,
     ) -> None:
         """
         Args:
             is_current: whether the request's partition is still ours, as it was when it was read.
             begin: notes that an outcome is about to be sent; False where it must not be any more.
+            on_error: called when an outcome can be neither delivered nor refused, for a reason
+                that nobody has foreseen; its request stays open.
         """
         super().__init__(**kwargs)
         self.settings = settings
@@ -57,6 +60,7 @@ class Publisher(Service):  # type: ignore[misc]
         self.awaiting_delivery = 0
         self._is_current = is_current
         self._begin = begin
+        self._on_error = on_error
         self.confirmations = Confirmations()
         self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,7 +86,11 @@ class Publisher(Service):  # type: ignore[misc]
                 self.leave()
 
     async def on_partitions_revoked(self) -> None:
-        """Let go what belongs to partitions that are not ours any more."""
+        """Give up what has not been delivered: Kafka's eager protocol takes all partitions away."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @abstractmethod
     async def _send(self, outcome: Outcome) -> None:
@@ -101,10 +109,7 @@ class Publisher(Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Give up what has not been delivered; it stays unacknowledged and is read again."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.on_partitions_revoked()
         await asyncio.gather(*self._retiring)
 
     async def settle(self) -> None:
@@ -128,7 +133,7 @@ class Publisher(Service):  # type: ignore[misc]
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("a delivery failed for good, its request stays open", exc_info=error)
+            self._on_error(error)
 
     async def parcel(self, outcome: Outcome, producer: AIOKafkaProducer) -> Parcel:
         """The records that the outcome consists of; says where they are dead letters."""
@@ -194,14 +199,14 @@ class AtLeastOncePublisher(Publisher):
     async def _send(self, outcome: Outcome) -> None:
         self.confirmations.expect()
         if outcome.error is not None or reply_topic(outcome) is not None:
-            self._spawn(self._deliver(outcome))
+            self._spawn_delivery(outcome)
             return
         # The way of nearly every outcome: one record, no task of its own.
         assert self._producer is not None
         try:
             delivered = await response(outcome, self.settings).send(self._producer)
         except KafkaError:
-            self._spawn(self._deliver(outcome))
+            self._spawn_delivery(outcome)
         else:
             delivered.add_done_callback(partial(self._on_delivered, outcome))
 
@@ -211,8 +216,22 @@ class AtLeastOncePublisher(Publisher):
         if delivered.exception() is None:
             self.confirmations.arrived()
             self.acknowledge(outcome)
+        elif self._is_current(outcome) and not self.should_stop:
+            self._spawn_delivery(outcome)
         else:
-            self._spawn(self._deliver(outcome))
+            self._give_up()
+
+    def _spawn_delivery(self, outcome: Outcome) -> None:
+        # Not in the task, which may be cancelled before it has begun.
+        self._spawn(self._deliver(outcome)).add_done_callback(self._on_delivery_over)
+
+    def _on_delivery_over(self, delivery: asyncio.Task[None]) -> None:
+        if delivery.cancelled() or delivery.exception() is not None:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.confirmations.given_up()
+        self.leave()
 
     async def _deliver(self, outcome: Outcome) -> None:
         """Deliver everything that the outcome consists of, then acknowledge it."""
@@ -221,17 +240,12 @@ class AtLeastOncePublisher(Publisher):
         while parcel.parts:
             part = parcel.parts[0]
             deliver = self._reply if parcel.is_reply(part) else self._deliver_part
-            done = await deliver(parcel, part)
-            if done is None:
-                self.confirmations.given_up()
-                self.leave()
-                return
-            if done:
+            if await deliver(parcel, part):
                 parcel.parts.pop(0)
         self.confirmations.arrived()
         self.acknowledge(parcel.outcome)
 
-    async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
+    async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool:
         """Answer on the topic that was asked for; False where that cannot be."""
         alone = False
         while True:
@@ -258,7 +272,7 @@ class AtLeastOncePublisher(Publisher):
             else:
                 return True
 
-    async def _deliver_part(self, parcel: Parcel, part: list[Envelope]) -> bool | None:
+    async def _deliver_part(self, parcel: Parcel, part: list[Envelope]) -> bool:
         """Deliver a part, again and again where the broker refuses it for a passing reason.
 
         One that is too large is sent again alone, as only a neighbour in its batch may have been.
@@ -266,11 +280,11 @@ class AtLeastOncePublisher(Publisher):
         thousands of them take longer than the producer keeps any.
 
         Returns:
-            False where it was refused for good; None where the partition is not ours any more.
+            False where it was refused for good.
         """
         attempt, alone = 0, False
         with self.confirmations.retries(parcel.outcome.job.source) as failed:
-            while self._is_current(parcel.outcome):
+            while True:
                 producer = self._producer
                 assert producer is not None
                 try:
@@ -288,7 +302,6 @@ class AtLeastOncePublisher(Publisher):
                 else:
                     return True
                 await self._renew(producer)
-        return None
 
     async def _new_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(

@@ -58,25 +58,31 @@ class Chain:
         self._producer: AIOKafkaProducer | None = None
         self._committed = 0
         self._limit = MAX_OUTCOMES
+        self._ended = False
 
     def put(self, outcome: Outcome) -> None:
         """Add an outcome, in whatever order."""
+        if self._ended:
+            self._publisher.leave()
+            return
         self._outcomes[outcome.job.source.offset] = outcome
         self._changed.set()
 
     async def run(self) -> None:
         """Write what comes next, for ever."""
-        try:
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
-                while self._next():
-                    with self._publisher.expected():
-                        await self._advance()
-        finally:
-            for _ in self._outcomes:
-                self._publisher.leave()
-            self._close()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._next():
+                with self._publisher.expected():
+                    await self._advance()
+
+    def end(self) -> None:
+        """Give up what has not been written, and what still comes."""
+        self._ended = True
+        for _ in self._outcomes:
+            self._publisher.leave()
+        self._close()
 
     async def _advance(self) -> None:
         """Write what comes next, again and again until it is written; acknowledge it."""
@@ -218,23 +224,25 @@ class ExactlyOncePublisher(Publisher):
         """
         super().__init__(*args, **kwargs)
         self._consumer = consumer
-        self._chains: dict[TP, tuple[Chain, asyncio.Task[None]]] = {}
+        self._chains: dict[TP, Chain] = {}
 
     async def on_partitions_revoked(self) -> None:
         """End all chains: Kafka's eager protocol takes all partitions away."""
-        tasks = [task for _, task in self._chains.values()]
         self._chains.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().on_partitions_revoked()
 
     async def _send(self, outcome: Outcome) -> None:
         message = outcome.job.event.message
         self._consumer().finish(message)
         if message.tp not in self._chains:
-            chain = Chain(self, message.tp)
-            self._chains[message.tp] = chain, self._spawn(chain.run())
-        self._chains[message.tp][0].put(outcome)
+            self._chains[message.tp] = self._begin_chain(message.tp)
+        self._chains[message.tp].put(outcome)
+
+    def _begin_chain(self, tp: TP) -> Chain:
+        chain = Chain(self, tp)
+        # Not in the task, which may be cancelled before it has begun.
+        self._spawn(chain.run()).add_done_callback(lambda _: chain.end())
+        return chain
 
     def answered_upto(self, tp: TP) -> int:
         """The offset before which every request of the partition has an outcome."""

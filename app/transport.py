@@ -20,6 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 from mode import Service
 
+from app.delivery import MAX_AWAITING_DELIVERY
 from app.fetching import REBALANCE_DRAIN_S, ConsumerThread, RebalanceListener
 from app.kafka import client_options
 from app.offsets import OffsetTracker
@@ -40,6 +41,9 @@ NAMESAKE_S = 10.0
 """How soon it is replaced again by the other one."""
 MAX_OPEN_BYTES = 64 * MEBIBYTE
 """Bytes of requests that were handed over and are not answered; a larger one goes in alone."""
+MAX_OPEN_REQUESTS = MAX_AWAITING_DELIVERY
+"""Requests that were handed over and cannot be committed. Not more than outcomes have room: those
+behind a slow request, which wait for it in a transaction, would keep its own from coming."""
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -81,15 +85,25 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Wait for room, then note that `message` is handed over; Faust gives up when the flow
         stops."""
         size = _size(message)
-        requests = message.topic == self.settings.request_topic
-        while requests and (open_bytes := self._open_bytes.total()):
-            if open_bytes + size <= MAX_OPEN_BYTES:
-                break
+        while message.topic == self.settings.request_topic and not self._has_room(size):
             self._room.clear()
             await self._room.wait()
         current = message.generation_id == self.app.consumer_generation_id
         if current and self._tracker(message).begin(message.offset):
             self._open_bytes[message.tp] += size
+
+    def _has_room(self, size: int) -> bool:
+        """Whether a request of this size, in bytes, may be handed over."""
+        open_bytes = self._open_bytes.total()
+        return self.open_requests < MAX_OPEN_REQUESTS and (
+            not open_bytes or open_bytes + size <= MAX_OPEN_BYTES
+        )
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that were handed over and cannot be committed yet."""
+        topic = self.settings.request_topic
+        return sum(len(tracker) for tp, tracker in self._trackers.items() if tp.topic == topic)
 
     def _tracker(self, message: Message) -> OffsetTracker:
         """The tracker of the partition, in the generation of the message."""
@@ -188,25 +202,29 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 "give each an id of its own"
             )
         await super().on_partitions_revoked(revoked)
-        await self.app.publisher.on_partitions_revoked()
+        if self.app.should_stop:  # then Faust waits for nothing here
+            await self._let_go(REBALANCE_DRAIN_S)
         for tp in revoked:
             self._trackers.pop(tp, None)
             self._open_bytes.pop(tp, None)
         self._letting_go = False
+        await self.app.publisher.on_partitions_revoked()
         self._room.set()
         self.app.pool.drop(lambda job: not self.owns(job.event.message))
 
     async def wait_empty(self) -> None:
-        """Wait until what streams have taken is answered, but not for long; commit.
+        """Wait until what streams have taken is answered, but not for long; commit."""
+        in_rebalance = not self.app.should_stop  # the whole group waits with us
+        await self._let_go(REBALANCE_DRAIN_S if in_rebalance else self.settings.drain_timeout_s)
+
+    async def _let_go(self, limit_s: float) -> None:
+        """Wait for the answers that are under way, at most `limit_s` seconds; commit.
 
         What is not answered by then is read again by the next owner, except for what comes before
         an answer that was sent: that is waited for a little longer, or the answer could not be
         committed, and would be given again.
         """
-        in_rebalance = not self.app.should_stop  # the whole group waits with us
-        await self._wait_for_answers(
-            REBALANCE_DRAIN_S if in_rebalance else self.settings.drain_timeout_s
-        )
+        await self._wait_for_answers(limit_s)
         self._letting_go = True
         if count := len(self._unacked_messages):
             self.app.pool.drop(lambda job: not self._is_needed(job.event.message))
@@ -237,6 +255,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                     await self.commit()
                     # Not `_wait_for_ack()`, which swallows the cancellation of the deadline.
                     await asyncio.sleep(DRAIN_POLL_S)
+
+    async def maybe_wait_for_commit_to_finish(self) -> bool:
+        """Wait for a commit that is under way; whether there was one.
+
+        Faust's own swallows the cancellation of a deadline, and goes on without it.
+        """
+        if self._commit_fut is None:
+            return False
+        await asyncio.wait({self._commit_fut})
+        return True
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _commit_handler(self) -> None:

@@ -46,9 +46,9 @@ AGENTS = ("agents.predict", "agents.throughput")
 BROKER_RETRY_S = 1.0
 FLUSH_TIMEOUT_S = 2.0
 STREAM_BUFFER_RECORDS = 4096
-MAX_AGENT_ERRORS = 3
-AGENT_ERRORS_S = 60.0
-"""More failures of agents than that in this time stop the worker."""
+MAX_FAILURES = 3
+FAILURES_S = 60.0
+"""More failures for a reason of no record than that in this time stop the worker."""
 STOP_MARGIN_S = 8.0
 """What a stop may take beyond the drain."""
 
@@ -76,7 +76,7 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         # The URL of the broker still names Faust's driver; only the classes are ours.
         self.transport = self.producer_transport = Transport(self.conf.broker_consumer, self)
         self.phase = "starting"
-        self._agent_errors = Recurrence(MAX_AGENT_ERRORS, AGENT_ERRORS_S)
+        self._failures = Recurrence(MAX_FAILURES, FAILURES_S)
         self.telemetry = Telemetry(settings)
         self.publisher = self._new_publisher()
         self.request_topic = self.topic(
@@ -104,11 +104,13 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         def begin(outcome: Outcome) -> bool:
             return bool(self.consumer.begin_answer(outcome.job.event.message))
 
+        def on_error(error: BaseException) -> None:
+            self.add_future(self._read_again("the delivery of an outcome", error))
+
+        seams = self.settings, self.telemetry, is_current, begin, on_error
         if self.settings.delivery == "exactly-once":
-            return ExactlyOncePublisher(
-                self.settings, self.telemetry, is_current, begin, consumer=lambda: self.consumer
-            )
-        return AtLeastOncePublisher(self.settings, self.telemetry, is_current, begin)
+            return ExactlyOncePublisher(*seams, consumer=lambda: self.consumer)
+        return AtLeastOncePublisher(*seams)
 
     @cached_property
     def flow_control(self) -> FlowControl:
@@ -209,6 +211,13 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             self.registry.close()
         self._announcement.unlink(missing_ok=True)
 
+    def _on_rebalance_when_stopped(self) -> None:
+        """Leave the group at the end of the stop, as ever.
+
+        Faust closes its consumer here, in the middle of what is still to be committed, and so
+        that the group is not told: the partitions would be silent for the rest of the session.
+        """
+
     def _end_in_time(self) -> None:
         """End the process, for certain, when it has not stopped by itself in time.
 
@@ -228,14 +237,18 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         os._exit(1)
 
     async def _on_agent_error(self, agent: Any, error: BaseException) -> None:
-        """Have what an agent had taken read again, when it failed for a reason of no record.
+        await self._read_again(agent.name, error)
 
-        What has been answered is delivered and committed first. An agent that fails again and
-        again stops the worker.
+    async def _read_again(self, failed: str, error: BaseException) -> None:
+        """Have read again what was taken and not answered, when something failed for a reason that
+        no record has to answer for.
+
+        What has been answered is delivered and committed first. What fails again and again stops
+        the worker.
         """
-        self.log.error("%s failed, what it had taken is read again", agent.name, exc_info=error)
-        if self._agent_errors.happened():
-            self.log.critical("%s keeps failing, the worker stops", agent.name)
+        self.log.error("%s failed, what was taken is read again", failed, exc_info=error)
+        if self._failures.happened():
+            self.log.critical("%s keeps failing, the worker stops", failed)
             await self.crash(error)
             return
         await self.publisher.settle()
@@ -279,7 +292,9 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         """
         said = ""
         while not self.should_stop:
-            # Asked for each time: an embedded broker may come up on another port than the last.
+            # Each time: an embedded broker may come up on another port than the last. The one that
+            # answers is what every client then connects to.
+            self.settings.find_broker()
             brokers = ", ".join(self.settings.bootstrap_servers)
             producer = AIOKafkaProducer(**client_options(self.settings))
             try:

@@ -37,6 +37,23 @@ def members_join_and_leave(site: Deployment, joining: int = 2) -> Counts:
         return load.drain()
 
 
+def members_leave_together(site: Deployment, rounds: int = 3, apart_s: float = 0.7) -> Counts:
+    """Two of three workers leave, the second in the rebalance that the first has caused."""
+    site.have_workers(3)
+    with site.load() as load:
+        for _ in range(rounds):
+            site.have_workers(3)
+            load.run_for(site.steady_s)
+            leaving = [site.workers.pop(0) for _ in range(2)]
+            for worker in leaving:
+                worker.process.terminate()
+                load.run_for(apart_s)
+            for worker in leaving:
+                worker.stop()
+            load.run_for(site.steady_s)
+        return load.drain()
+
+
 def rolling_restart(site: Deployment, workers: int = 3) -> Counts:
     """Three workers, each in turn stopped and started again."""
     site.have_workers(workers)
@@ -286,6 +303,7 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario(members_join_and_leave, planned=True),
+        Scenario(members_leave_together, planned=True),
         Scenario(rolling_restart, planned=True),
         Scenario(only_worker_killed),
         Scenario(one_of_two_killed),

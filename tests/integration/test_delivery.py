@@ -55,6 +55,7 @@ class Owner:
     def __init__(self) -> None:
         self.trackers: dict[TP, OffsetTracker] = {}
         self.acknowledged: list[int] = []
+        self.errors: list[BaseException] = []
         self.revoked = False
 
     def outcome(
@@ -129,13 +130,14 @@ class Bench:
 
 KINDS: dict[str, Callable[[Settings, Telemetry, Owner], Publisher]] = {
     "at-least-once": lambda settings, telemetry, owner: AtLeastOncePublisher(
-        settings, telemetry, owner.is_current, owner.is_current
+        settings, telemetry, owner.is_current, owner.is_current, owner.errors.append
     ),
     "exactly-once": lambda settings, telemetry, owner: ExactlyOncePublisher(
         settings,
         telemetry,
         owner.is_current,
         owner.is_current,
+        owner.errors.append,
         consumer=lambda: owner,  # type: ignore[arg-type,return-value]
     ),
 }
@@ -497,6 +499,56 @@ def test_what_waits_for_room_is_dropped_with_its_partition(
     assert keys(topics.read(settings.response_topic, 1)) == ["id-0"]
 
 
+def test_what_waits_for_its_turn_is_dropped_with_its_partition(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deliveries go one at a time while they fail, and its new owner answers them meanwhile."""
+    monkeypatch.setattr("app.delivery.MAX_AT_ONCE", 1)
+
+    async def publish() -> None:
+        async with bench("at-least-once", settings, topics) as at:
+            publisher = at.publisher
+            assert isinstance(publisher, AtLeastOncePublisher)
+            async with publisher._turns.turn():
+                late = [at.owner.outcome(at.message(n), EmptyText("blank")) for n in range(3)]
+                await publisher.publish(late[:2])
+                while not publisher._turns._waiting:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                await publisher.publish(late[2:])  # its task has not begun yet
+                at.owner.revoked = True
+                await publisher.on_partitions_revoked()
+            assert publisher.awaiting_delivery == 0
+            at.owner.revoked = False
+            await at.publish(at.owner.outcome(at.message(3), EmptyText("blank")))
+            assert at.owner.acknowledged == [3]
+
+    run(publish())
+    assert keys(topics.read(settings.response_topic, 1)) == ["id-3"]
+    assert len(topics.read(settings.dead_letter_topic, 1)) == 1
+
+
+def test_a_delivery_that_fails_for_no_known_reason_is_told_of_and_keeps_no_room(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = AssertionError("of nobody who was asked")
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    async def publish() -> None:
+        async with bench("at-least-once", settings, topics) as at:
+            with monkeypatch.context() as patch:
+                patch.setattr(Envelope, "send", fail)
+                await at.publish(at.owner.outcome(at.message(0), EmptyText("blank")))
+            assert at.owner.errors == [error]
+            assert at.owner.acknowledged == []
+            assert at.publisher.stalled is None
+            await at.publish(at.owner.outcome(at.message(1)))
+            assert at.owner.acknowledged == [1]
+
+    run(publish())
+
+
 def test_outcomes_are_committed_in_order_whatever_order_they_come_in(
     settings: Settings, topics: Topics
 ) -> None:
@@ -566,7 +618,7 @@ def test_what_an_owner_left_open_is_ended_by_the_next(settings: Settings, topics
         ):
             await killed.publish(killed.owner.outcome(killed.message(0)))
             assert isinstance(killed.publisher, ExactlyOncePublisher)
-            [(chain, _)] = killed.publisher._chains.values()
+            [chain] = killed.publisher._chains.values()
             producer = chain._producer
             assert producer is not None
             await producer.begin_transaction()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+from aiokafka.errors import CommitFailedError
 from faust.types.tuples import TP, Message
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -31,10 +32,13 @@ class Unconnected(Consumer):
     """A consumer whose commits are answered by the test."""
 
     refuses = False
+    left_behind = False
     broker: dict[TP, int]
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         await asyncio.sleep(0)
+        if self.left_behind:
+            raise CommitFailedError
         if not self.refuses:
             self.broker.update(offsets)
         return not self.refuses
@@ -202,6 +206,16 @@ class Commits(RuleBasedStateMachine):
                 assert offset is not None
                 self.logs[tp].committed = self.logs[tp].committed_here = offset
             assert self.consumer.broker | expected == self.consumer.broker
+
+    @rule(kept=st.sets(st.sampled_from(PARTITIONS)))
+    def go_on_without_this_worker(self, kept: set[TP]) -> None:
+        """The group has: nothing of what it held is offered again, only what it gets anew."""
+        offered = self.consumer.uncommitted()
+        self.consumer.left_behind = True
+        assert self.runner.run(self.consumer.commit()) is False
+        self.consumer.left_behind = False
+        assert not offered.keys() & self.consumer.uncommitted().keys()
+        self.rebalance(kept)
 
     @rule(kept=st.sets(st.sampled_from(PARTITIONS)))
     def rebalance(self, kept: set[TP]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from faust.types.tuples import TP, Message
 
 from app import transport
+from app.worker import BertstreamApp
 from tests.unit.app.test_commits import PARTITIONS, TOPIC, Unconnected, application
 
 RECORDS = 6
@@ -82,5 +83,48 @@ def test_an_answer_that_was_sent_and_not_confirmed_has_gaps_as_well() -> None:
         consumer.ack(messages[0])
         await waiting
         assert consumer.broker == {PARTITIONS[0]: 2}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_a_rebalance_during_a_stop_waits_for_what_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what was answered and not committed would be answered again by the next owner."""
+    monkeypatch.setattr(BertstreamApp, "should_stop", True)
+
+    async def main() -> None:
+        consumer = await new_consumer()
+        messages = await taken(consumer, PARTITIONS[0])
+        for message in messages[:2]:
+            assert consumer.begin_answer(message)
+        consumer.ack(messages[1])
+        revoking = asyncio.ensure_future(consumer.on_partitions_revoked(set(PARTITIONS)))
+        while not consumer._letting_go:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert not revoking.done()
+        consumer.ack(messages[0])
+        await revoking
+        assert consumer.broker == {PARTITIONS[0]: 2}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_a_commit_that_hangs_does_not_keep_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "GAPS_S", 0.05)
+    monkeypatch.setattr(transport, "LAST_COMMIT_S", 0.05)
+
+    async def hang(*_: object) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    async def main() -> None:
+        consumer = await new_consumer()
+        messages = await taken(consumer, PARTITIONS[0])
+        consumer.ack(messages[0])
+        monkeypatch.setattr(consumer, "_commit", hang)
+        committing = asyncio.ensure_future(consumer.commit())
+        await asyncio.sleep(0)
+        await consumer.wait_empty()
+        assert not committing.done()
+        committing.cancel()
 
     asyncio.run(asyncio.wait_for(main(), 10))
