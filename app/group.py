@@ -171,6 +171,7 @@ class GroupView(Service):  # type: ignore[misc]
             "last_seen": worker.time,
             "documents_per_s": point["documents_per_s"],
             "batch_size": point["batch_size"],
+            "batch_segments": point["batch_segments"],
             "latency_ms": point["latency_ms"],
         }
 
@@ -248,15 +249,16 @@ def _seconds(records: list[Throughput]) -> float:
 
 def _point(at: float, records: list[Throughput], seconds: float) -> dict[str, Any]:
     batches = sum(record.batches for record in records)
+    documents = sum(record.batched_documents for record in records)
+    segments = sum(record.batched_segments for record in records)
     return {
         "time": at,
         "records_per_s": sum(record.records for record in records) / seconds,
         "documents_per_s": sum(record.documents for record in records) / seconds,
         "tokens_per_s": sum(record.tokens for record in records) / seconds,
         "errors_per_s": sum(sum(record.errors.values()) for record in records) / seconds,
-        "batch_size": sum(record.batched_documents for record in records) / batches
-        if batches
-        else None,
+        "batch_size": documents / batches if batches else None,
+        "batch_segments": segments / batches if batches else None,
         "latency_ms": percentiles(_sum_counts(record.latency_ms for record in records), PERCENTS),
     }
 

@@ -312,6 +312,8 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
     tokens: int = 0
     batches: int = 0
     batched_documents: int = 0
+    """Documents of each device batch, added up: a long one is in many."""
+    batched_segments: int = 0
     errors: dict[str, int] = {}  # noqa: RUF012
     labels: dict[str, int] = {}  # noqa: RUF012
     latency_ms: dict[str, int] = {}  # noqa: RUF012
@@ -361,6 +363,7 @@ class Throughput(faust.Record, serializer="json"):  # type: ignore[misc,call-arg
             tokens=self.tokens + later.tokens,
             batches=self.batches + later.batches,
             batched_documents=self.batched_documents + later.batched_documents,
+            batched_segments=self.batched_segments + later.batched_segments,
             errors=add_counts(self.errors, later.errors),
             labels=add_counts(self.labels, later.labels),
             latency_ms=add_counts(self.latency_ms, later.latency_ms),

@@ -67,7 +67,14 @@ class Telemetry:
         )
         self._batch_documents = Histogram(
             "bertstream_batch_documents",
-            "Documents of a device batch",
+            "Documents of a device batch, also those of which it holds a part",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._batch_segments = Histogram(
+            "bertstream_batch_segments",
+            "Segments of a device batch",
             ["model"],
             buckets=BATCH_BUCKETS,
             registry=registry,
@@ -115,7 +122,9 @@ class Telemetry:
         counts = self._counts_of(batch.model)
         counts.batches += 1
         counts.batched_documents += batch.documents
+        counts.batched_segments += batch.segments
         self._batch_documents.labels(batch.model).observe(batch.documents)
+        self._batch_segments.labels(batch.model).observe(batch.segments)
         self._batch_seconds.labels(batch.model).observe(batch.seconds)
 
     def take(self, facts: dict[str, Any]) -> list[Throughput]:
@@ -151,7 +160,8 @@ class Telemetry:
 
 class _Counts:
     def __init__(self) -> None:
-        self.records = self.documents = self.tokens = self.batches = self.batched_documents = 0
+        self.records = self.documents = self.tokens = 0
+        self.batches = self.batched_documents = self.batched_segments = 0
         self.errors: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self.latency_ms: Counter[str] = Counter()

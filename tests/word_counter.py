@@ -36,6 +36,8 @@ class WordCounter:
     """Device batches that are still to fail, whatever is in them."""
     batches: list[int] = field(default_factory=list)
     """Segments of each device batch."""
+    rectangles: list[int] = field(default_factory=list)
+    """Tokens of each device batch, padding included."""
     released: threading.Event = field(default_factory=threading.Event)
     """Ends what hangs."""
     late_error: BaseException | None = None
@@ -75,6 +77,7 @@ class WordCounter:
     def forward(self, segments: Sequence[Segment], device: torch.device) -> Tensor:
         assert self.open.wait(DEADLINE_S)
         self.batches.append(len(segments))
+        self.rectangles.append(len(segments) * max(map(len, segments)))
         words = {word for segment in segments for word in segment.token_ids}
         if self.failures:
             self.failures -= 1

@@ -31,11 +31,8 @@ class BatchDone:
 
     model: str
     documents: int
-    """Documents answered by it: those whose last segment it held."""
+    """Documents that its segments are of; a long one is in many device batches."""
     segments: int
-    tokens: int
-    padded_tokens: int
-    """Tokens of the rectangle: segments times the longest."""
     seconds: float
     """From the start of the forward pass until its outputs were in the host's memory."""
 
@@ -67,17 +64,9 @@ class DeviceBatch:
             return [DeviceBatch(self.rows[:middle], True), DeviceBatch(self.rows[middle:], True)]
         return [] if self.failed else [DeviceBatch(self.rows, True)]
 
-    def done(self, documents: int, seconds: float) -> BatchDone:
+    def done(self, seconds: float) -> BatchDone:
         """Tell what it was."""
-        lengths = [len(row.segment) for row in self.rows]
-        return BatchDone(
-            model=self.engine.name,
-            documents=documents,
-            segments=len(lengths),
-            tokens=sum(lengths),
-            padded_tokens=len(lengths) * max(lengths),
-            seconds=seconds,
-        )
+        return BatchDone(self.engine.name, len(self.tickets), len(self.rows), seconds)
 
 
 class Budget(TypedDict):
@@ -260,7 +249,7 @@ class Lane:
             answers = [(ticket, decode(ticket, 1000 * seconds)) for ticket in complete]
         for ticket in complete:
             ticket.over = True
-        self._answer(answers, batch.done(len(answers), seconds))
+        self._answer(answers, batch.done(seconds))
 
     def _give_up(self, batch: DeviceBatch) -> list[Ticket]:
         """Forget a batch that takes too long; returns the documents to answer in its place."""

@@ -196,6 +196,7 @@ def point(at: float, documents_per_s: float) -> dict[str, Any]:
         "tokens_per_s": documents_per_s * 53,
         "errors_per_s": 0.0,
         "batch_size": min(256.0, documents_per_s / 6),
+        "batch_segments": min(256.0, documents_per_s / 4),
         "latency_ms": latency,
     }
 
@@ -208,6 +209,7 @@ def worker(name: str, partitions: list[int], seen: float, rate: float) -> dict[s
         "partitions": partitions,
         "documents_per_s": rate,
         "batch_size": rate / 4,
+        "batch_segments": rate / 3,
         "latency_ms": {"p50": 22.0, "p95": 41.0, "p99": 66.0} if rate else None,
         "device": "cpu",
         "dtype": "float32",

@@ -85,9 +85,11 @@ export function startCharts() {
   });
   chart("chart-batch", {
     title: "Device batch",
-    unit: "docs",
-    series: single("batch_size"),
-    format: (value) => format.counted(Math.round(value * 10) / 10, "document"),
+    series: [
+      { name: "documents", value: (point) => point.batch_size ?? null },
+      { name: "segments", value: (point) => point.batch_segments ?? null },
+    ],
+    format: format.rate,
   });
 }
 
@@ -232,7 +234,13 @@ export function showWorkers({ workers, worker }, now) {
       title: "Documents/s",
       cell: ({ documents_per_s: rate }) => format.rate(rate),
     },
-    { title: "Batch", cell: ({ batch_size: batch }) => format.rate(batch) },
+    {
+      title: "Batch",
+      cell: ({ batch_size: documents, batch_segments: segments }) => [
+        format.rate(documents),
+        small(typeof segments === "number" ? `${format.rate(segments)} segments` : ""),
+      ],
+    },
     {
       title: "Latency p99",
       cell: ({ latency_ms: latency }) => format.milliseconds(latency?.p99),

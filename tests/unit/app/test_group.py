@@ -42,3 +42,11 @@ def test_a_window_that_was_worked_for_a_part_is_taken_as_a_whole(group: GroupVie
     follow(group, Throughput(model="m", worker="w", time=now, seconds=1.0, documents=50))
     history = group.throughput()["history"]
     assert max(point["documents_per_s"] for point in history) == 50 / WINDOW_S
+
+
+def test_a_device_batch_is_of_documents_and_segments(group: GroupView) -> None:
+    batches = {"batches": 10, "batched_documents": 10, "batched_segments": 80}
+    follow(group, Throughput(model="m", worker="w", time=time.time(), seconds=1.0, **batches))
+    for point in (group.throughput()["now"], *group.workers()):
+        assert (point["batch_size"], point["batch_segments"]) == (1.0, 8.0)
+    assert group.throughput()["history"][0]["batch_segments"] is None

@@ -299,6 +299,7 @@ def test_throughput_adds_up() -> None:
         tokens=70,
         batches=1,
         batched_documents=2,
+        batched_segments=5,
         errors={"empty_text": 1},
         labels={"a": 2},
         latency_ms={"7": 3},
@@ -309,6 +310,7 @@ def test_throughput_adds_up() -> None:
     assert both.time == 2.0
     assert both.partitions == [0, 1]
     assert (both.records, both.documents, both.tokens) == (6, 4, 140)
+    assert (both.batches, both.batched_documents, both.batched_segments) == (2, 4, 10)
     assert both.labels == {"a": 2, "b": 1}
     assert both.errors == {"empty_text": 1}
     assert both.latency_ms == {"7": 6}

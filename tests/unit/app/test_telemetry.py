@@ -19,6 +19,7 @@ from app.errors import InferenceFailed, OutOfMemory, UnknownModel
 from app.records import Job, Outcome, Request, Throughput
 from app.settings import Settings
 from app.telemetry import Telemetry, ThroughputReporter
+from models.inference.lane import BatchDone
 from tests.word_counter import until
 
 
@@ -57,6 +58,14 @@ def test_an_error_is_counted_under_the_model_that_was_asked(telemetry: Telemetry
         counted_for_ever = f'bertstream_latency_seconds_count{{model="{model}"}} {records}.0'
         assert counted_for_ever in telemetry.metrics().decode()
     assert "third" not in telemetry.metrics().decode()
+
+
+def test_device_batches_are_counted(telemetry: Telemetry) -> None:
+    for segments in (3, 8):
+        telemetry.batch_done(BatchDone("second", 2, segments, 0.1))
+    counted = by_model(telemetry.take({}))["second"]
+    assert (counted.batches, counted.batched_documents, counted.batched_segments) == (2, 4, 11)
+    assert 'bertstream_batch_segments_sum{model="second"} 11.0' in telemetry.metrics().decode()
 
 
 class Topic:

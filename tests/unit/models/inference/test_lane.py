@@ -142,6 +142,19 @@ def test_full_batches_go_behind_the_one_that_computes_up_to_the_limit() -> None:
     assert bench.lane.in_flight == 0
 
 
+def test_a_batch_tells_of_documents_and_segments_also_where_it_completes_none() -> None:
+    bench = Bench(batch_wait_s=0.0, max_in_flight=1)
+    with bench.running():
+        bench.put(1, segments=10)
+        for number in range(3):
+            until(lambda number=number: len(bench.device.launched) > number)
+            if number == 1:
+                bench.put(1)
+            bench.device.launched[number].finished.set()
+        until(lambda: len(bench.answers) == 2)
+    assert [(batch.documents, batch.segments) for batch in bench.done] == [(1, 4), (1, 4), (2, 3)]
+
+
 def test_a_batch_that_is_not_full_waits_for_the_device() -> None:
     bench = Bench(batch_wait_s=3600)
     with bench.running():
