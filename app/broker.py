@@ -103,9 +103,11 @@ class EmbeddedBroker:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FolderLock(self.folder, STOP_TIMEOUT_S + 5) as lock:
                 self._address_file.unlink(missing_ok=True)
-                jars = find_jars(self.folder / "jars", self._progress)
                 wished = self._last_port() if port is None else port
-                self._start_on_a_free_port(wished, jars, lock, timeout_s)
+                free = _free_port(wished)
+                lock.name_holder(address=f"{HOST}:{free}")  # workers wait there, and nowhere else
+                jars = find_jars(self.folder / "jars", self._progress)
+                self._start_on_a_free_port(free, jars, lock, timeout_s)
                 if wished not in (0, self.port):
                     self._progress(f"port {wished} is taken: Kafka listens on {self.address}")
                 (self.folder / "port").write_text(str(self.port))
@@ -250,7 +252,7 @@ class EmbeddedBroker:
             )
         assert self._lifeline.stdout is not None
         self.pid = int(self._lifeline.stdout.readline() or 0)
-        lock.name_holder(java=self.pid)
+        lock.name_holder(java=self.pid, address=self.address)
 
     def _wait_until_it_answers(self, timeout_s: float) -> None:
         meta = (self._data / "meta.properties").read_text()

@@ -8,10 +8,13 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from app.errors import BrokerError
 
 POLL_S = 0.02
+LOOK_S = 0.2
+"""More than `is_locked` holds a lock for, to see whether it can."""
 
 
 class FolderLock:
@@ -43,16 +46,26 @@ class FolderLock:
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
-    def name_holder(self, java: int = 0) -> None:
-        """Tell whom this lock is refused who has it; process ids hold on one host only."""
-        holder = {"host": socket.gethostname(), "starter": os.getpid(), "java": java}
+    def name_holder(self, java: int = 0, address: str | None = None) -> None:
+        """Tell whom this lock is refused who has it, and workers where to wait for it; process ids
+        hold on one host only."""
+        holder = {
+            "host": socket.gethostname(),
+            "starter": os.getpid(),
+            "java": java,
+            "address": address,
+        }
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, json.dumps(holder).encode(), 0)
 
     def _take(self) -> None:
-        deadline = time.monotonic() + self._patience_s
+        began = time.monotonic()
+        deadline = began + self._patience_s
         while not _try_lock(self.descriptor):
-            holder = self._holder()
+            if time.monotonic() < began + LOOK_S:
+                time.sleep(POLL_S)
+                continue
+            holder = _holder(self.descriptor)
             abandoned = holder.get("host") == socket.gethostname() and not _is_alive(
                 int(holder.get("starter", 0))
             )
@@ -67,13 +80,6 @@ class FolderLock:
             else:
                 raise BrokerError(f"a Kafka {self._where()} uses {self._folder}: stop it first")
 
-    def _holder(self) -> dict[str, str | int]:
-        try:
-            holder: dict[str, str | int] = json.loads(os.pread(self.descriptor, 4096, 0))
-            return holder
-        except ValueError:
-            return {}
-
     def _where(self) -> str:
         try:
             return f"that listens on {(self._folder / 'address').read_text()}"
@@ -85,6 +91,30 @@ def is_locked(folder: Path) -> bool:
     """Whether a broker uses the folder."""
     with (folder / "lock").open("rb") as file:
         return not _try_lock(file.fileno())
+
+
+def address_of(folder: Path) -> str | None:
+    """Where the broker of the folder answers, or will answer once it has started, as `host:port`;
+    None where there is none."""
+    try:
+        return (folder / "address").read_text().strip()
+    except OSError:
+        pass
+    try:
+        if not is_locked(folder):
+            return None
+        with (folder / "lock").open("rb") as file:
+            return _holder(file.fileno()).get("address")
+    except OSError:
+        return None
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    try:
+        holder: dict[str, Any] = json.loads(os.pread(descriptor, 4096, 0))
+        return holder
+    except ValueError:
+        return {}
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -25,9 +26,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import SettingsError
+from app.folder_lock import address_of
 
 PREFIX = "BERTSTREAM_"
-DEFAULT_BROKER_URL = "kafka://127.0.0.1:9092"
+DEFAULT_BROKER = "127.0.0.1:9092"
+DEFAULT_BROKER_URL = f"kafka://{DEFAULT_BROKER}"
 BUILTIN_MODEL = "builtin"
 BUILTIN_MODEL_NAME = "agnews"
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -172,6 +175,9 @@ class Settings(BaseSettings):
     ssl_keyfile: Path | None = None
     """PEM file of this client's key."""
 
+    _found: str | None = PrivateAttr(default=None)
+    """The broker that was found where none is set, `host:port`."""
+
     @field_validator("broker_url")
     @classmethod
     def _broker_addresses(cls, url: str | None) -> str | None:
@@ -218,15 +224,25 @@ class Settings(BaseSettings):
         """Where the embedded broker of this `DATA_DIR` keeps its `host:port`."""
         return self.data_dir / "broker" / "address"
 
+    def find_broker(self) -> bool:
+        """Look for the broker that clients connect to where none is set, from now on until this is
+        called again; tells whether it is another one than before.
+
+        It is the embedded one of this `DATA_DIR`, also while that is starting. Once seen it is
+        waited for, and no other Kafka, which may have its port, is taken for it.
+        """
+        before = self._found
+        self._found = address_of(self.embedded_address_file.parent) or before or DEFAULT_BROKER
+        return self._found != before
+
     @property
     def broker_urls(self) -> list[str]:
         """The brokers to connect to, each `kafka://host:port`."""
         if self.broker_url is not None:
             return self.broker_url.split(";")
-        try:
-            return [f"kafka://{self.embedded_address_file.read_text().strip()}"]
-        except OSError:
-            return [DEFAULT_BROKER_URL]
+        if self._found is None:
+            self.find_broker()
+        return [f"kafka://{self._found}"]
 
     @property
     def bootstrap_servers(self) -> list[str]:

@@ -140,6 +140,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             try:
                 registry = await asyncio.to_thread(self._load_models)
                 await waiting
+                if self.settings.find_broker():  # ours began to start after another had answered
+                    await self._wait_for_broker()
             finally:
                 waiting.cancel()
             if self.should_stop:
