@@ -6,6 +6,7 @@ working directory; the environment wins. `bertstream settings` lists them.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,11 +262,17 @@ class Settings(BaseSettings):
 def parse_models(spec: str) -> dict[str, str]:
     """Read `path` or `name=path,name=path` into checkpoints by name, the default first.
 
+    A single path that is a folder may hold `=` and `,`, as `runs/lr=3e-5` does.
+
     Raises:
         ValueError: a name is used twice, or a name or path is empty.
     """
     models: dict[str, str] = {}
-    for part in spec.split(","):
+    if spec != BUILTIN_MODEL and os.path.isdir(spec):  # Path.is_dir() raises where it is too long
+        return {"default": spec}
+    name, _, path = spec.partition("=")
+    single = "," not in name and os.path.isdir(path.strip())
+    for part in [spec] if single else spec.split(","):
         name, separator, path = part.strip().partition("=")
         if not separator:
             name, path = (
