@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    IllegalOperation,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
@@ -229,7 +230,7 @@ class Replay:
             raise BrokerError(
                 f"another replay has begun, so this one ended; it sent {self.report.replayed:,}"
             ) from None
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, IllegalOperation, TimeoutError) as error:
             raise BrokerError(
                 f"the replay stopped after {self.report.replayed:,}, start it again to go on: "
                 f"{str(error) or type(error).__name__}"
@@ -242,19 +243,27 @@ class Replay:
 
         Raises:
             KafkaError: nothing is written; or, where it came of the commit, perhaps all.
-            TimeoutError: the same.
+            IllegalOperation, TimeoutError: the same.
         """
         producer, place = self._producer, letters[0].place
         mark = Mark.header(letter.place.offset for letter in letters)
         await producer.begin_transaction()
         try:
             async with asyncio.timeout(SILENCE_S):
-                sent = [await self._request(letter).send(producer) for letter in letters]
-                sent.append(
-                    await producer.send(
-                        place.topic, key=b"replayed", partition=place.partition, headers=[mark]
+                sent = []
+                try:
+                    for letter in letters:
+                        delivered = await self._request(letter).send(producer)
+                        sent.append(delivered)
+                    sent.append(
+                        await producer.send(
+                            place.topic, key=b"replayed", partition=place.partition, headers=[mark]
+                        )
                     )
-                )
+                except IllegalOperation:
+                    # The transaction has failed meanwhile, and what was sent before knows why.
+                    await asyncio.gather(*sent)
+                    raise
                 await asyncio.gather(*sent)
         except BaseException:
             # A producer that failed for good cannot; its successor then does as it begins.

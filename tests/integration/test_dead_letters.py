@@ -457,11 +457,31 @@ def test_a_replay_that_is_killed_sends_nothing_twice(
     assert sorted(sent) == [*range(count)]
 
 
-def test_of_two_replays_at_once_the_later_one_counts(settings: Settings, topics: Topics) -> None:
+def fail_before_the_mark(producer: AIOKafkaProducer) -> None:
+    """Let a producer that is fenced find out before it is given the last record.
+
+    So it goes where that one's topic has to be looked up first.
+    """
+    send = producer.send
+
+    async def send_late(*arguments: Any, **options: Any) -> Any:
+        if options["key"] == b"replayed":
+            await asyncio.wait_for(asyncio.wait([producer._sender.sender_task]), 30)
+        return await send(*arguments, **options)
+
+    producer.send = send_late
+
+
+@pytest.mark.parametrize("found_out", ["in the end", "while it sends"])
+def test_of_two_replays_at_once_the_later_one_counts(
+    settings: Settings, topics: Topics, found_out: str
+) -> None:
     topics.write(settings.dead_letter_topic, [letter(settings, n) for n in range(20)])
 
     async def both(topic: DeadLetterTopic, plan: Plan) -> tuple[str, Report]:
         async with Replay.open(settings, topic) as first:
+            if found_out == "while it sends":
+                fail_before_the_mark(first._producer)
             async with Replay.open(settings, topic) as second:
                 report = await second.send(plan)
             with pytest.raises(BrokerError) as ended:
