@@ -31,6 +31,7 @@ RATE_WINDOWS = 2
 WORKER_MAX_AGE_S = 10.0
 """A worker that has not been heard of for longer is gone."""
 PARTITIONS_EVERY_S = 2.0
+RETRY_S = 1.0
 PERCENTS = (50, 95, 99)
 
 
@@ -56,7 +57,17 @@ class GroupView(Service):  # type: ignore[misc]
         return [self.dead_letter_tail]
 
     async def on_start(self) -> None:
-        """Connect, and read the changelogs from their beginning."""
+        """Connect, and read the changelogs from the beginning; waits for a broker that is away."""
+        while not self.should_stop:
+            try:
+                await self._connect()
+                break
+            except KafkaError as error:
+                self.log.warning("waiting for the broker: %s", error)
+                await self.on_stop()
+                await self.sleep(RETRY_S)
+
+    async def _connect(self) -> None:
         self._consumer = consumer = AIOKafkaConsumer(**client_options(self.settings))
         self._admin = AIOKafkaAdminClient(**client_options(self.settings))
         await consumer.start()
@@ -87,7 +98,7 @@ class GroupView(Service):  # type: ignore[misc]
                 fetched = await consumer.getmany(timeout_ms=500)
             except KafkaError as error:
                 self.log.warning("changelogs cannot be read: %s", error)
-                await self.sleep(1.0)
+                await self.sleep(RETRY_S)
                 continue
             for record in (record for records in fetched.values() for record in records):
                 self._apply(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 import urllib.request
@@ -12,10 +13,13 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker import EmbeddedBroker
 from app.changelogs import CHANGELOGS, KEEP_S
+from app.group import GroupView
 from app.settings import Settings
 from app.topics import TopicState, ensure_topics
 from tests.integration.conftest import Produced, StartWorker, Topics, run
@@ -355,3 +359,29 @@ def test_metrics_are_prometheus(worker: StartedWorker, replied: Settings, topics
 
     eventually(counted, 20)
     assert metrics()["bertstream_ready[]"] == 1
+
+
+def test_a_broker_that_goes_away_before_the_group_is_followed_is_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.group.RETRY_S", 0.0)
+    start, tries = AIOKafkaConsumer.start, []
+
+    async def away_at_first(consumer: AIOKafkaConsumer) -> None:
+        tries.append(consumer)
+        if len(tries) < 3:
+            raise KafkaConnectionError("away")
+        await start(consumer)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "start", away_at_first)
+
+    async def follow() -> None:
+        group = GroupView(settings)
+        await group.start()
+        async with asyncio.timeout(30):
+            while not group.partitions():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await group.stop()
+
+    run(follow())
+    assert len(tries) == 3
