@@ -5,8 +5,9 @@
     this process ── lifeline.py ── java kafka.Kafka
 
 Everything is kept in one folder: `data/` (Kafka's storage), `logs/`, `tmp/`, the configuration as
-written at each start, `jars` (see `app.kafka_jars`), `port` (the last one), `address`
-(`host:port`, there while the broker answers) and `lock` (held by the Java process).
+written at each start, `jars` (a list, see `app.kafka_jars`), `port` (the last one), `address`
+(`host:port`, there while the broker answers) and `lock` (held by the Java process). Only the jars
+themselves are elsewhere: in the user's Maven cache, or else in `m2` beside the folder.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class EmbeddedBroker:
                 wished = self._last_port() if port is None else port
                 free = _free_port(wished)
                 lock.name_holder(address=f"{HOST}:{free}")  # workers wait there, and nowhere else
-                jars = find_jars(self.folder / "jars", self._progress)
+                jars = find_jars(self.folder / "jars", self.folder.parent / "m2", self._progress)
                 self._start_on_a_free_port(free, jars, lock, timeout_s)
                 if wished not in (0, self.port):
                     self._progress(f"port {wished} is taken: Kafka listens on {self.address}")

@@ -1,7 +1,8 @@
 """Apache Kafka's own jars, resolved from Maven, and the Java that runs them.
 
 The jars are kept where every Maven tool of this user keeps its own: `M2_REPO`, or what
-`~/.config/jgo.conf` says (which may also name a mirror of Maven Central), or `~/.m2/repository`.
+`~/.config/jgo.conf` says (which may also name a mirror of Maven Central), or `~/.m2/repository`
+where that exists. Where this user has none of these, they are kept beside the broker's folder.
 A list of their paths beside the broker's data makes later starts need no resolution and no network.
 """
 
@@ -38,17 +39,20 @@ OTHER_BROKER = "set BERTSTREAM_BROKER_URL to a Kafka that runs already (kafka://
 log = logging.getLogger(__name__)
 
 
-def find_jars(list_file: Path, progress: Callable[[str], None] = log.info) -> list[Path]:
+def find_jars(
+    list_file: Path, own_cache: Path, progress: Callable[[str], None] = log.info
+) -> list[Path]:
     """Give the jars of Kafka's broker and command-line clients, fetching those that are missing.
 
     Args:
         list_file: where the paths are kept for the next time.
+        own_cache: where the jars are kept if this user has no Maven cache.
         progress: takes a line while jars are fetched.
 
     Raises:
         BrokerError: the extra `broker` is not installed, or a jar cannot be had.
     """
-    return _listed(list_file) or _resolve(list_file, progress)
+    return _listed(list_file) or _resolve(list_file, own_cache, progress)
 
 
 def java_command(
@@ -100,30 +104,29 @@ def _listed(list_file: Path) -> list[Path]:
     return jars if version == KAFKA and all(jar.is_file() for jar in jars) else []
 
 
-def _resolve(list_file: Path, progress: Callable[[str], None]) -> list[Path]:
+def _resolve(list_file: Path, own_cache: Path, progress: Callable[[str], None]) -> list[Path]:
     _require("jgo")
     # A third of a second, which a start with a list does not pay.
     import requests
     from jgo.config import GlobalSettings
-    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.constants import MAVEN_CENTRAL_URL, default_maven_repo
     from jgo.maven import MavenContext, PythonResolver
 
     settings = GlobalSettings.load()
+    cache = settings.repo_cache
+    if not os.environ.get("M2_REPO") and cache == default_maven_repo() and not cache.is_dir():
+        cache = own_cache
+    cache = cache.absolute()  # Kafka runs in another working directory
     repositories = {"central": MAVEN_CENTRAL_URL, **settings.repositories}
     with requests.Session() as session:
         resolver = PythonResolver()
         # jgo's own download leaves half a file behind when it is interrupted, and takes a file
         # whose checksum is wrong.
         resolver.download = partial(_download, session)
-        context = MavenContext(
-            resolver=resolver, repo_cache=settings.repo_cache, remote_repos=repositories
-        )
+        context = MavenContext(resolver=resolver, repo_cache=cache, remote_repos=repositories)
         try:
             if not _cached(context.create_dependency(KAFKA).artifact):
-                progress(
-                    f"fetching Apache Kafka {KAFKA_VERSION} (46 MB, once) "
-                    f"into {settings.repo_cache}"
-                )
+                progress(f"fetching Apache Kafka {KAFKA_VERSION} (46 MB, once) into {cache}")
             jars = _fetch_all(_artifacts(context), progress)
         except (OSError, RuntimeError, SyntaxError) as error:  # jgo's, and a POM that is no XML
             raise BrokerError(

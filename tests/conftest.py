@@ -18,6 +18,11 @@ from app.kafka_jars import find_jars, java_command, java_environment
 
 pytest_plugins = ["pytester"]
 
+ROOT = Path(__file__).resolve().parents[1]
+if not (Path.home() / ".m2" / "repository").is_dir():
+    # Else each `DATA_DIR` of a test would get Kafka's 46 MB of its own.
+    os.environ.setdefault("M2_REPO", str(ROOT / ".bertstream" / "m2"))
+
 KafkaTool = Callable[..., subprocess.CompletedProcess[bytes]]
 
 KAFKA_TOOLS = {
@@ -33,7 +38,7 @@ KAFKA_TOOLS = {
 @pytest.fixture(scope="session")
 def agnews() -> Path:
     """Folder of the documents of AG News, which are not ours to ship."""
-    beside = Path(__file__).parents[2] / "shared" / "data" / "agnews"
+    beside = ROOT.parent / "shared" / "data" / "agnews"
     folder = Path(os.environ.get("BERTSTREAM_AGNEWS", beside))
     if not (folder / "dev.jsonl").is_file():
         pytest.skip(f"no documents of AG News in {folder}; BERTSTREAM_AGNEWS names their folder")
@@ -44,7 +49,8 @@ def agnews() -> Path:
 def kafka_jars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Kafka's jars; skips where this machine cannot have them."""
     try:
-        return find_jars(tmp_path_factory.mktemp("kafka") / "jars")
+        folder = tmp_path_factory.mktemp("kafka")
+        return find_jars(folder / "jars", folder / "m2")
     except BrokerError as error:
         pytest.skip(str(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import threading
 import time
@@ -17,6 +18,8 @@ from app.errors import BrokerError
 from app.kafka_jars import find_jars, java_command
 
 KAFKA_JAR = "kafka_2.13-4.3.0.jar"
+OWN = Path("/nowhere")
+"""Not used where `M2_REPO` is set."""
 
 
 class Repository(ThreadingHTTPServer):
@@ -79,32 +82,54 @@ def test_jars_are_fetched_once_and_whole(
     repository: Repository, kafka_jars: list[Path], tmp_path: Path
 ) -> None:
     said: list[str] = []
-    jars = find_jars(tmp_path / "jars", said.append)
+    jars = find_jars(tmp_path / "jars", OWN, said.append)
     assert {jar.name: jar.read_bytes() for jar in jars} == {
         jar.name: jar.read_bytes() for jar in kafka_jars
     }
     assert said[0].startswith("fetching Apache Kafka 4.3.0 (46 MB, once) into ")
 
     repository.requests.clear()
-    assert find_jars(tmp_path / "jars") == jars  # by its list
-    assert find_jars(tmp_path / "another list") == jars  # by the cache
+    assert find_jars(tmp_path / "jars", OWN) == jars  # by its list
+    assert find_jars(tmp_path / "another list", OWN) == jars  # by the cache
     assert repository.requests == []
 
     (tmp_path / "jars").write_text("something else")
     zstd, kafka = (next(jar for jar in jars if jar.name.startswith(n)) for n in ("zstd", "kafka_"))
     zstd.unlink()
     kafka.write_bytes(kafka.read_bytes()[:-1000])
-    assert find_jars(tmp_path / "jars") == jars
+    assert find_jars(tmp_path / "jars", OWN) == jars
     assert {path for path in repository.requests if not path.endswith("sha1")} == {
         f"/{jar.relative_to(tmp_path / 'cache')}" for jar in (zstd, kafka)
     }
+
+
+def test_a_maven_cache_is_used_where_there_is_one(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, own = tmp_path / "home", tmp_path / "m2"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("M2_REPO")
+    assert all(own in jar.parents for jar in find_jars(tmp_path / "jars", own))
+    assert not list(home.iterdir())
+
+    (tmp_path / "jars").unlink()
+    theirs = home / ".m2" / "repository"
+    theirs.mkdir(parents=True)
+    shutil.copytree(own, theirs, dirs_exist_ok=True)
+    assert all(theirs in jar.parents for jar in find_jars(tmp_path / "jars", own))
+
+    (tmp_path / "jars").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("M2_REPO", "m2")
+    assert all(own in jar.parents for jar in find_jars(tmp_path / "jars", OWN))
 
 
 def test_several_fetch_at_once_into_one_cache(
     repository: Repository, kafka_jars: list[Path], tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(3) as users:
-        found = list(users.map(find_jars, [tmp_path / f"jars of {user}" for user in range(3)]))
+        found = list(users.map(lambda user: find_jars(tmp_path / f"jars of {user}", OWN), range(3)))
     assert found[0] == found[1] == found[2]
     assert [jar.stat().st_size for jar in found[0]] == [jar.stat().st_size for jar in kafka_jars]
 
@@ -115,7 +140,7 @@ def test_a_damaged_file_is_refused_and_not_kept(
 ) -> None:
     repository.damaged = name
     with pytest.raises(BrokerError, match=f"{name} is not what its SHA-1 says.*BROKER_URL"):
-        find_jars(tmp_path / "jars")
+        find_jars(tmp_path / "jars", OWN)
     assert not list((tmp_path / "cache").rglob(f"{name}*"))
     assert not (tmp_path / "jars").exists()
 
@@ -128,7 +153,7 @@ def test_without_a_network_it_is_said_what_to_do(
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     start = time.monotonic()
     with pytest.raises(BrokerError, match=r"connect this machine.*BROKER_URL") as no:
-        find_jars(tmp_path / "jars")
+        find_jars(tmp_path / "jars", OWN)
     assert "\n" not in str(no.value)
     assert time.monotonic() - start < 15
 
@@ -139,4 +164,4 @@ def test_without_the_extra_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BrokerError, match=rf"{package}: pip install 'bertstream\[broker\]'"):
-        find_jars(tmp_path / "jars") if package == "jgo" else java_command([], "Main")
+        find_jars(tmp_path / "jars", OWN) if package == "jgo" else java_command([], "Main")
