@@ -22,6 +22,8 @@ SESSION_S: float = Settings.model_fields["session_timeout_s"].default
 """The session time-out of a worker of bertstream, which a pause must exceed to be a fault."""
 
 MOST_WORKERS = 3
+OVERLOAD = 3
+"""Times the usual load: more than the workers answer, so that they have much to finish."""
 
 
 def members_join_and_leave(site: Deployment, joining: int = 2) -> Counts:
@@ -37,10 +39,10 @@ def members_join_and_leave(site: Deployment, joining: int = 2) -> Counts:
         return load.drain()
 
 
-def members_leave_together(site: Deployment, rounds: int = 3, apart_s: float = 0.7) -> Counts:
-    """Two of three workers leave, the second in the rebalance that the first has caused."""
+def members_leave_together(site: Deployment, rounds: int = 2, apart_s: float = 1.5) -> Counts:
+    """Two of three workers leave with much before them, one while the group rebalances."""
     site.have_workers(3)
-    with site.load() as load:
+    with site.load(rate=OVERLOAD * site.rate) as load:
         for _ in range(rounds):
             site.have_workers(3)
             load.run_for(site.steady_s)
@@ -50,7 +52,6 @@ def members_leave_together(site: Deployment, rounds: int = 3, apart_s: float = 0
                 load.run_for(apart_s)
             for worker in leaving:
                 worker.stop()
-            load.run_for(site.steady_s)
         return load.drain()
 
 
