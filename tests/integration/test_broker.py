@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -45,10 +46,10 @@ def own(folder: Path) -> Iterator[EmbeddedBroker]:
 
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has asked for its exit status does not."""
-    status = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return bool(status) and not status.startswith("Z")
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def produce(address: str, topic: str, values: list[bytes], **topic_config: str) -> None:
@@ -238,10 +239,7 @@ def test_nothing_is_left_of_a_starter_that_was_killed(folder: Path) -> None:
 
 
 def test_nothing_is_left_when_the_process_between_was_killed(own: EmbeddedBroker) -> None:
-    status = subprocess.run(
-        ["ps", "-o", "ppid=", "-p", str(own.pid)], capture_output=True, text=True, check=True
-    )
-    os.kill(int(status.stdout), signal.SIGKILL)
+    os.kill(psutil.Process(own.pid).ppid(), signal.SIGKILL)
     assert own.wait(DEADLINE_S)
     own.stop()
     assert not is_alive(own.pid)
