@@ -1,43 +1,55 @@
-"""A device that hangs: once, and the worker goes on; for good, and it ends for the next one."""
+"""A device that hangs: once, and the worker goes on; for good, and it ends for the next one. And
+one without memory for a document, which is that document's affair alone."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from app.settings import Settings
 from app.topics import ensure_topics
+from tests.faults.exhausted_device import TEXT
 from tests.faults.hanging_device import FILE
-from tests.integration.conftest import Topics, run
+from tests.integration.conftest import Produced, Topics, run
 from tests.integration.test_worker import duplicates, requests
 from tests.workers import StartedWorker, eventually, service_settings
 
-COMMAND = [sys.executable, "-m", "tests.faults.hanging_device", "-A", "app", "worker", "-l", "info"]
 ENDS_WITHIN_S = 60.0
 
+Serve = Callable[..., Settings]
 Start = Callable[..., StartedWorker]
 
 
-@pytest.fixture
-def settings(bootstrap_servers: str, names: str, tmp_path: Path) -> Settings:
-    settings = service_settings(
-        bootstrap_servers, names, tmp_path, batch_timeout_s=1, drain_timeout_s=2
-    )
-    run(ensure_topics(settings))
-    return settings
+def device(name: str) -> list[str]:
+    """The command of a worker with one of the devices of this folder."""
+    return [sys.executable, "-m", f"tests.faults.{name}", "-A", "app", "worker", "-l", "info"]
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+def serve(bootstrap_servers: str, names: str, tmp_path: Path) -> Serve:
+    """The settings of a service of this test; its topics exist."""
+
+    def serve(**more: Any) -> Settings:
+        settings = service_settings(bootstrap_servers, names, tmp_path, **more)
+        run(ensure_topics(settings))
+        return settings
+
+    return serve
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
     """Starts workers with a log of their own, and ends those that still run."""
     workers: list[StartedWorker] = []
 
-    def start(*command: str) -> StartedWorker:
-        options = {"command": list(command)} if command else {}
+    def start(settings: Settings, **options: list[str]) -> StartedWorker:
         workers.append(StartedWorker(settings, tmp_path / f"{len(workers)}.log", **options))
         workers[-1].wait_until_ready()
         return workers[-1]
@@ -47,10 +59,11 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         worker.kill()
 
 
-def test_a_device_that_hangs(start: Start, settings: Settings, bootstrap_servers: str) -> None:
+def test_a_device_that_hangs(start: Start, serve: Serve, bootstrap_servers: str) -> None:
+    settings = serve(batch_timeout_s=1, drain_timeout_s=2)
     topics = Topics(bootstrap_servers)
     hang = settings.data_dir / FILE
-    worker = start(*COMMAND)
+    worker = start(settings, command=device("hanging_device"))
 
     hang.touch()
     topics.write(settings.request_topic, requests(300, "once"))
@@ -68,7 +81,7 @@ def test_a_device_that_hangs(start: Start, settings: Settings, bootstrap_servers
     assert "4 threads hang at once: compute-cpu" in worker.log
     hang.unlink()
 
-    next_one = start()
+    next_one = start(settings)
     topics.write(settings.request_topic, requests(1, "last"))
 
     def everything_answered() -> bool:
@@ -77,3 +90,35 @@ def test_a_device_that_hangs(start: Start, settings: Settings, bootstrap_servers
 
     eventually(everything_answered)
     assert next_one.stop() == 0
+
+
+def test_a_device_without_memory_for_a_document(
+    start: Start, serve: Serve, bootstrap_servers: str
+) -> None:
+    settings = serve()
+    topics = Topics(bootstrap_servers)
+    value = orjson.dumps({"text": TEXT, "more": "than the worker reads"})
+    neighbours = requests(40)
+    # Before the worker begins, which so reads them at once: one device batch.
+    topics.write(
+        settings.request_topic,
+        [*neighbours[:20], Produced(value, b"too much", [("tag", b"kept")]), *neighbours[20:]],
+    )
+    worker = start(settings, command=device("exhausted_device"))
+
+    responses = topics.responses(settings, 41)
+    assert duplicates(responses) == {}
+    by_id = {one["id"]: one for one in responses}
+    assert len(responses) == len(by_id) == 41
+    failed = by_id.pop("too much")
+    assert (failed["status"], failed["error"]["code"]) == ("error", "out_of_memory")
+    assert failed["error"]["retryable"] is True
+    assert {one["status"] for one in by_id.values()} == {"ok"}
+    [halved] = re.findall(r"device batch failed, halving it .* segments=(\d+) ", worker.log)
+    assert int(halved) > 1
+
+    [letter] = topics.read(settings.dead_letter_topic, 1)
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["tag"]) == (b"too much", value, b"kept")
+    assert headers["error.code"] == b"out_of_memory"
+    assert worker.stop() == 0
