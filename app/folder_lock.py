@@ -66,7 +66,7 @@ class FolderLock:
                 time.sleep(POLL_S)
                 continue
             holder = _holder(self.descriptor)
-            abandoned = holder.get("host") == socket.gethostname() and not _is_alive(
+            abandoned = holder.get("host") == socket.gethostname() and not is_alive(
                 int(holder.get("starter", 0))
             )
             # A broker whose starter was killed is about to end.
@@ -125,7 +125,8 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process has this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

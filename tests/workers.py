@@ -46,6 +46,19 @@ def environment(settings: Settings) -> dict[str, str]:
     return inherited | {f"{PREFIX}{name.upper()}": str(value) for name, value in explicit.items()}
 
 
+def left_behind(folder: Path) -> list[str]:
+    """Processes that were started with this `DATA_DIR`, those of Kafka included."""
+    mark = f"BERTSTREAM_DATA_DIR={folder}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
 def service_settings(bootstrap_servers: str, names: str, folder: Path, **more: Any) -> Settings:
     """Settings of a service with topics, a group and a folder of its own."""
     return load_settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,13 @@ import typer
 from app.broker import EmbeddedBroker
 from app.cli.console import err, out
 from app.errors import BrokerError, SettingsError
+from app.folder_lock import is_alive
 from app.kafka_jars import KAFKA_VERSION
-from app.settings import load_settings
+from app.settings import Settings, load_settings
+
+POLL_S = 0.05
+WORKERS_PATIENCE_S = 4.0
+"""How long Kafka outlasts a signal for its workers; honcho kills what has not ended within 5 s."""
 
 
 def broker(
@@ -32,7 +38,10 @@ def broker(
         Path | None, typer.Option(help="Instead of BERTSTREAM_DATA_DIR.", show_default=False)
     ] = None,
 ) -> None:
-    """Run a one-node Apache Kafka on this machine until Ctrl-C or SIGTERM."""
+    """Run a one-node Apache Kafka on this machine until Ctrl-C or SIGTERM.
+
+    Workers on the same folder are given some seconds then to finish, if they run.
+    """
     settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
     if settings.broker_url is not None:
         raise SettingsError(
@@ -54,8 +63,21 @@ def broker(
             markup=False,
             soft_wrap=True,
         )
-        kafka.wait()
+        try:
+            kafka.wait()
+        except SystemExit:
+            _outlast_workers(settings, kafka)
+            raise
         raise BrokerError(f"Kafka ended by itself: {kafka.why_it_ended()}")
+
+
+def _outlast_workers(settings: Settings, kafka: EmbeddedBroker) -> None:
+    """Stay while workers of the same folder, which a Procfile stops together with Kafka, finish and
+    commit; a second signal ends this."""
+    workers = [int(file.stem) for file in (settings.data_dir / "workers").glob("*.json")]
+    deadline = time.monotonic() + WORKERS_PATIENCE_S
+    while kafka.running and any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _exit(signum: int, frame: object) -> None:

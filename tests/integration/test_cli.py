@@ -24,7 +24,13 @@ from app.cli.doctor import _kafka as examine_kafka
 from app.cli.documents import SAMPLES, read_files
 from app.settings import Settings, load_settings
 from tests.integration.conftest import Produced, Topics
-from tests.workers import StartedWorker, environment, eventually, service_settings
+from tests.workers import (
+    StartedWorker,
+    environment,
+    eventually,
+    left_behind,
+    service_settings,
+)
 
 COMMAND = [sys.executable, "-P", "-m", "app.cli"]
 START_WITHIN_S = 120.0
@@ -47,19 +53,6 @@ def bertstream(
     return subprocess.CompletedProcess(
         ran.args, ran.returncode, ran.stdout.decode(), ran.stderr.decode()
     )
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Processes that were started with this `DATA_DIR`, those of Kafka included."""
-    mark = f"BERTSTREAM_DATA_DIR={folder}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found
 
 
 @pytest.fixture
