@@ -14,6 +14,7 @@ from tests.integration.conftest import Produced, Topics
 from tests.workers import StartedWorker, eventually
 
 GOOD = "Shares fell on Monday after the bank reported a loss for the quarter."
+LONG_ID = "i" * 10_240
 
 
 def request(**fields: Any) -> bytes:
@@ -49,6 +50,7 @@ CASES: dict[str, tuple[bytes | None, str]] = {
     "pair": (request(text_pair="Another sentence."), "unsupported_input"),
     "deadline": (request(deadline_ms=0), "deadline_exceeded"),
     "blank-with-9-mib-reply-topic": (request(text=" "), "empty_text"),
+    "long-id-refused": (request(id=LONG_ID, text=" "), "empty_text"),
 }
 HEADERS: dict[str, list[tuple[str, bytes]]] = {
     "blank-with-9-mib-reply-topic": [("reply-topic", b"x" * (9 * MEBIBYTE))],
@@ -65,7 +67,7 @@ FINE: dict[str, bytes] = {
     "thai": request(text="ราคาน้ำมันปรับตัวสูงขึ้นในวันนี้" * 40),
     "unknown-fields": request(colour="blue", nested={"a": [1, 2]}),
     "top-k": request(top_k=1),
-    "long-id": request(id="i" * 10_240),
+    "long-id": request(id=LONG_ID),
     "late-enough": request(deadline_ms=3_600_000),
     "9-mib-reply-topic": request(),
 }
@@ -107,7 +109,7 @@ def test_a_bad_record_is_told_what_is_wrong(
     assert response["status"] == "error"
     assert response["error"]["code"] == CASES[name][1]
     assert 0 < len(response["error"]["message"]) <= MAX_MESSAGE_CHARS
-    assert response["id"] == name
+    assert response["id"] == (LONG_ID if name == "long-id-refused" else name)
 
 
 @pytest.mark.parametrize("name", FINE)
@@ -145,6 +147,21 @@ def test_a_long_document_is_segmented(outcomes: dict[str, list[dict[str, Any]]])
     [response] = outcomes["long"]
     assert response["tokens"] == 20_000
     assert response["segments"] > 80
+
+
+def test_a_long_id_is_kept_whole_also_as_the_key(
+    outcomes: dict[str, list[dict[str, Any]]], module_settings: Settings, topics: Topics
+) -> None:
+    keys = {
+        (source["partition"], source["offset"]): record.key
+        for record in topics.read(module_settings.response_topic, len(outcomes))
+        for source in [orjson.loads(record.value)["source"]]
+    }
+    for name in ("long-id", "long-id-refused"):
+        [response] = outcomes[name]
+        source = response["source"]
+        assert response["id"] == LONG_ID
+        assert keys[source["partition"], source["offset"]] == LONG_ID.encode()
 
 
 def test_equal_ids_are_two_requests(outcomes: dict[str, list[dict[str, Any]]]) -> None:
