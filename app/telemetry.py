@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import time
 from collections import Counter
@@ -35,11 +36,16 @@ LAST_REPORT_S = 2.0
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
+def new_name() -> str:
+    """A name for this worker: containers may share a host name, and each has a process 1."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
 class Telemetry:
     """Counts outcomes and device batches, by model."""
 
     def __init__(self, settings: Settings) -> None:
-        self.worker = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        self.worker = settings.worker_id or new_name()
         self.started_at = time.time()
         self.default_model = next(iter(settings.models))
         self.models: list[str] = list(settings.models)

@@ -49,7 +49,7 @@ class Source:
         uptime_s = time.time() - self.started_at
         status = {
             "worker": {
-                "name": "laptop-4711",
+                "name": "laptop-4711-5e0c9a",
                 "version": "0.1.0",
                 "pid": 4711,
                 "started_at": self.started_at,
@@ -83,7 +83,13 @@ class Source:
             "labels": {},
             "dead_letters": {"records": 0, "latest": [], "recent": {}},
             "partitions": [
-                {"partition": n, "committed": None, "end": 0, "lag": 0, "worker": "laptop-4711"}
+                {
+                    "partition": n,
+                    "committed": None,
+                    "end": 0,
+                    "lag": 0,
+                    "worker": "laptop-4711-5e0c9a",
+                }
                 for n in range(8)
             ],
             "queue": {
@@ -93,7 +99,7 @@ class Source:
                 "max_in_flight": 4,
                 "awaiting_delivery": 0,
             },
-            "workers": [worker("laptop-4711", list(range(8)), time.time(), 0.0)],
+            "workers": [worker("laptop-4711-5e0c9a", list(range(8)), time.time(), 0.0)],
         }
         return status | self.values
 
@@ -132,7 +138,7 @@ class Source:
                     "committed": 150_000,
                     "end": 150_000 + lag,
                     "lag": lag,
-                    "worker": "laptop-4711" if n < 4 else "desktop-815",
+                    "worker": "laptop-4711-5e0c9a" if n < 4 else "desktop-815-b71f02",
                 }
                 for n, lag in enumerate([120, 340, 0, 77, 1204, 980, 15, 402])
             ],
@@ -144,8 +150,8 @@ class Source:
                 "awaiting_delivery": 256,
             },
             "workers": [
-                worker("laptop-4711", [0, 1, 2, 3], now, 612.0),
-                worker("desktop-815", [4, 5, 6, 7], now - 3, 540.0),
+                worker("laptop-4711-5e0c9a", [0, 1, 2, 3], now, 612.0),
+                worker("desktop-815-b71f02", [4, 5, 6, 7], now - 3, 540.0),
             ],
         }
 
@@ -205,7 +211,7 @@ def worker(name: str, partitions: list[int], seen: float, rate: float) -> dict[s
     return {
         "name": name,
         "host": name.partition("-")[0],
-        "pid": int(name.partition("-")[2]),
+        "pid": int(name.split("-")[1]),
         "partitions": partitions,
         "documents_per_s": rate,
         "batch_size": rate / 4,

@@ -141,18 +141,18 @@ def test_landmarks_names_and_the_order_of_the_keyboard(page: Page, site: Any) ->
     assert reached[0].startswith("Skip to")
     assert reached[1:4] == ["try-text", "try-send", "try-example"]
     assert reached[4] == "dead-letters-more"
-    assert "laptop-4711" in reached[5]
+    assert "laptop-4711-5e0c9a" in reached[5]
 
 
 def test_the_focus_survives_updates(page: Page, site: Any) -> None:
     site.source.make_busy()
     site.open(page)
-    page.get_by_role("link", name="desktop-815").focus()
+    page.get_by_role("link", name="desktop-815-b71f02").focus()
     with page.expect_response("**/api/status"):
         pass
     with page.expect_response("**/api/status"):
         pass
-    expect(page.get_by_role("link", name="desktop-815")).to_be_focused()
+    expect(page.get_by_role("link", name="desktop-815-b71f02")).to_be_focused()
     site.source.values["workers"].pop(0)
-    expect(page.get_by_role("link", name="laptop-4711")).to_be_hidden()
-    expect(page.get_by_role("link", name="desktop-815")).to_be_focused()
+    expect(page.get_by_role("link", name="laptop-4711-5e0c9a")).to_be_hidden()
+    expect(page.get_by_role("link", name="desktop-815-b71f02")).to_be_focused()

@@ -15,13 +15,15 @@ def test_it_shows_the_whole_status(page: Page, site: Any) -> None:
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
     expect(page).to_have_title("Ready · bertstream")
-    expect(page.locator("#worker-line")).to_contain_text("laptop-4711 · group bertstream · up 2 h")
+    expect(page.locator("#worker-line")).to_contain_text(
+        "laptop-4711-5e0c9a · group bertstream · up 2 h"
+    )
     expect(page.locator("#documents-total")).to_have_text("1.2M in all")
     expect(page.locator("#lag-total")).to_have_text("3,138")
     expect(page.locator("#errors-note")).to_have_text("0.01 % of records")
     expect(page.locator("#pressure")).to_contain_text("Back-pressure")
     expect(page.locator("#lag li")).to_have_count(8)
-    expect(page.locator("#lag li").nth(4)).to_contain_text("Partition 4desktop-8151,204")
+    expect(page.locator("#lag li").nth(4)).to_contain_text("Partition 4desktop-815-b71f021,204")
     expect(page.locator("#labels li").first).to_contain_text("Sports401,20032.5 %")
     expect(page.locator("#errors li").first).to_contain_text("empty_text88")
     models = page.get_by_role("table", name="Models")
@@ -31,7 +33,7 @@ def test_it_shows_the_whole_status(page: Page, site: Any) -> None:
     expect(workers).to_have_count(3)
     expect(workers.nth(1)).to_contain_text("this one")
     expect(workers.nth(2)).to_contain_text("4–7")
-    link = workers.nth(2).get_by_role("link", name="desktop-815")
+    link = workers.nth(2).get_by_role("link", name="desktop-815-b71f02")
     expect(link).to_have_attribute("href", "http://127.0.0.1:6067")
     expect(page.locator("#facts")).to_contain_text("127.0.0.1:9092 (connected)")
     expect(page.locator("#facts")).to_contain_text("bert-dead-letters")
@@ -76,7 +78,7 @@ def test_it_is_live_without_reloading(page: Page, site: Any) -> None:
     expect(page.locator("#documents-rate")).to_have_text("0")
     site.source.make_busy()
     expect(page.locator("#documents-rate")).not_to_have_text("0")
-    expect(page.get_by_role("link", name="desktop-815")).to_be_visible()
+    expect(page.get_by_role("link", name="desktop-815-b71f02")).to_be_visible()
     site.source.reasons = ["partitions are being assigned"]
     site.source.state = "rebalancing"
     expect(page.get_by_role("heading", level=1)).to_have_text("Rebalancing")

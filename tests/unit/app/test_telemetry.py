@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable
 from typing import Any
@@ -58,6 +60,13 @@ def test_an_error_is_counted_under_the_model_that_was_asked(telemetry: Telemetry
         counted_for_ever = f'bertstream_latency_seconds_count{{model="{model}"}} {records}.0'
         assert counted_for_ever in telemetry.metrics().decode()
     assert "third" not in telemetry.metrics().decode()
+
+
+def test_workers_of_one_host_name_and_process_number_have_names_of_their_own() -> None:
+    first, second = (Telemetry(Settings()).take({})[0] for _ in range(2))
+    assert first.worker != second.worker
+    assert first.worker.startswith(f"{socket.gethostname()}-{os.getpid()}-")
+    assert Telemetry(Settings(worker_id="a")).worker == "a"
 
 
 def test_device_batches_are_counted(telemetry: Telemetry) -> None:
