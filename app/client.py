@@ -35,7 +35,14 @@ from aiokafka.errors import KafkaError
 
 from app.errors import BrokerError
 from app.exchange import ADVICE, Document, Exchange, NoAnswer, Progress, Response
-from app.kafka import broker_errors, client_options, connect, partitions_of, seek_to_end
+from app.kafka import (
+    broker_errors,
+    client_options,
+    close,
+    connect,
+    partitions_of,
+    seek_to_end,
+)
 from app.settings import MAX_RECORD_BYTES, MEBIBYTE, PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -201,7 +208,7 @@ class Client:
                     async for response in _responses(consumer, timeout_ms=1000):
                         yield response
         finally:
-            await consumer.stop()
+            await close(consumer)
 
     async def _consumer(self) -> AIOKafkaConsumer:
         """A consumer that is assigned every partition of the response topic."""
@@ -218,7 +225,7 @@ class Client:
             await _require_topics(consumer, settings)
             consumer.assign(await partitions_of(consumer, settings.response_topic))
         except BaseException:
-            await consumer.stop()
+            await close(consumer)
             raise
         return consumer
 

@@ -18,7 +18,7 @@ from mode import Service
 
 from app.changelogs import CHANGELOGS, TOTALS
 from app.dead_letter_tail import DeadLetterTail
-from app.kafka import client_options
+from app.kafka import client_options, close
 from app.latency import percentiles
 from app.records import Throughput, add_counts
 from app.settings import Settings
@@ -80,7 +80,7 @@ class GroupView(Service):  # type: ignore[misc]
         """Disconnect."""
         with suppress(KafkaError):
             if self._consumer is not None:
-                await self._consumer.stop()
+                await close(self._consumer)
             if self._admin is not None:
                 await self._admin.close()
 

@@ -73,6 +73,22 @@ async def connect(client: KafkaClient, settings: Settings) -> None:
         raise await diagnose(settings, client_options(settings), error) from None
 
 
+async def close(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, whatever it is waiting for.
+
+    aiokafka's own `stop()` ends as if it had been cancelled itself where a fetch is under way, and
+    leaves its connections open.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping})
+    if stopping.cancelled():
+        fetches = [fetch for fetch in consumer._fetcher._pending_tasks if fetch.cancel()]
+        await asyncio.gather(*fetches, return_exceptions=True)
+        await consumer._client.close()
+    else:
+        stopping.result()
+
+
 @contextlib.contextmanager
 def broker_errors(what: str) -> Iterator[None]:
     """Turn aiokafka's errors in the block into one `BrokerError` line that begins with `what`."""

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from app.errors import BrokerError
-from app.kafka import broker_errors, client_options, connect, partitions_of
+from app.kafka import broker_errors, client_options, close, connect, partitions_of
 from app.settings import Settings
 
 SILENCE_S = 30.0
@@ -49,7 +49,7 @@ async def reader(
         await connect(consumer, settings)
         yield consumer
     finally:
-        await consumer.stop()
+        await close(consumer)
 
 
 async def offsets_now(consumer: AIOKafkaConsumer, topic: str) -> dict[TopicPartition, range]:

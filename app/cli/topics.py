@@ -70,7 +70,7 @@ async def _topics(settings: Settings, create: bool) -> dict[str, list[PartitionS
     from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
 
-    from app.kafka import broker_errors, client_options, connect
+    from app.kafka import broker_errors, client_options, close, connect
     from app.topics import ensure_topics, partition_states, topic_states
 
     consumer = AIOKafkaConsumer(**client_options(settings))
@@ -87,7 +87,7 @@ async def _topics(settings: Settings, create: bool) -> dict[str, list[PartitionS
                 for state in states
             }
     finally:
-        await consumer.stop()
+        await close(consumer)
         await admin.close()
 
 

@@ -9,18 +9,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import ConsumerRecord
 
 from app import reading
 from app import replay as replaying
 from app.cli import main
+from app.dead_letter_tail import DeadLetterTail
 from app.dead_letter_topic import DeadLetterTopic
 from app.dead_letters import Filter
 from app.errors import BrokerError
@@ -686,3 +689,39 @@ async def replay_everything(settings: Settings) -> None:
         plan = await Plan.of(topic, Filter())
         async with Replay.open(settings, topic) as replay:
             await replay.send(plan)
+
+
+def test_the_latest_are_told_of_again_when_somebody_looks_again(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being fetched when nobody looks any more does not end it."""
+    monkeypatch.setattr("app.dead_letter_tail.EVERY_S", 0.05)
+    monkeypatch.setattr("app.dead_letter_tail.LOOKED_AT_S", 0.3)
+    closed = asyncio.Event()
+
+    @asynccontextmanager
+    async def closing(*arguments: Any, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+        async with reading.reader(*arguments, **options) as consumer:
+            yield consumer
+        assert not any(conn.connected() for conn in consumer._client._conns.values())
+        closed.set()
+
+    monkeypatch.setattr("app.dead_letter_tail.reader", closing)
+
+    async def look(tail: DeadLetterTail, count: int) -> None:
+        while len(tail.latest()["latest"] or ()) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        tail = DeadLetterTail(settings)
+        await tail.start()
+        async with asyncio.timeout(30):
+            for count in (1, 2):
+                record = letter(settings, count)
+                await asyncio.to_thread(topics.write, settings.dead_letter_topic, [record])
+                await look(tail, count)
+                await closed.wait()
+                closed.clear()
+        await tail.stop()
+
+    run(main())
