@@ -67,7 +67,8 @@ def main() -> int:
     print(summary, *counts.remarks, *complaints[:20], sep="\n")
     if arguments.write:
         report.replace(arguments.write, "soak", f"Measured on {report.machine()}.\n\n{summary}")
-    return int(bool(counts.lost or counts.wrongly_keyed or counts.failed or complaints))
+    wrong = counts.lost + counts.duplicated + counts.wrongly_keyed + counts.failed
+    return int(bool(wrong or complaints))
 
 
 def watch(load: Load, pid: int, seconds: float) -> Series:

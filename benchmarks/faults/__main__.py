@@ -30,7 +30,9 @@ def main() -> int:
         folder = arguments.folder or Path(scratch)
         for subject in arguments.subjects:
             print(f"{subject.title}: {len(arguments.scenarios(subject))} faults", flush=True)
+            began = time.monotonic()
             rows, complete = _measure(subject, arguments, folder / subject.name)
+            print(f"  {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
             results[subject.name] = rows
             failed |= not complete
             if arguments.write and complete:

@@ -22,7 +22,7 @@ SESSION_S: float = Settings.model_fields["session_timeout_s"].default
 """The session time-out of a worker of bertstream, which a pause must exceed to be a fault."""
 
 MOST_WORKERS = 3
-OVERLOAD = 3
+OVERLOAD = 2
 """Times the usual load: more than the workers answer, so that they have much to finish."""
 
 
@@ -39,7 +39,7 @@ def members_join_and_leave(site: Deployment, joining: int = 2) -> Counts:
         return load.drain()
 
 
-def members_leave_together(site: Deployment, rounds: int = 2, apart_s: float = 1.5) -> Counts:
+def members_leave_together(site: Deployment, rounds: int = 1, apart_s: float = 1.5) -> Counts:
     """Two of three workers leave with much before them, one while the group rebalances."""
     site.have_workers(3)
     with site.load(rate=OVERLOAD * site.rate) as load:

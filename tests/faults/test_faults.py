@@ -29,8 +29,12 @@ def test_records_that_cannot_be_decoded_stop_nobody(site: Deployment) -> None:
     assert_answered_once(scenarios.undecodable_records(site, seconds=3.0))
 
 
-def test_a_broker_that_is_restarted(site: Deployment) -> None:
+def test_a_broker_that_is_away_for_longer_than_a_session(site: Deployment) -> None:
     assert_nothing_is_lost(scenarios.broker_restarted(site, away_s=scenarios.SESSION_S + 2.0))
+
+
+def test_a_broker_that_hangs(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.broker_frozen(site, frozen_s=scenarios.SESSION_S + 1.0))
 
 
 def test_a_broker_that_is_killed(site: Deployment) -> None:
@@ -64,6 +68,10 @@ def test_a_rolling_restart_repeats_nothing(site: Deployment) -> None:
     assert_answered_once(scenarios.rolling_restart(site, workers=2))
 
 
+def test_workers_that_leave_together_repeat_nothing(site: Deployment) -> None:
+    assert_answered_once(scenarios.members_leave_together(site))
+
+
 def test_one_of_two_workers_is_killed(site: Deployment) -> None:
     assert_nothing_is_lost(scenarios.one_of_two_killed(site, kills=1))
 
@@ -76,6 +84,10 @@ def test_a_worker_that_is_frozen_past_its_session(site: Deployment) -> None:
 def test_a_bad_network(site: Deployment, fault: Callable[..., Counts]) -> None:
     short = {"slow_s": 5.0} if fault is scenarios.slow_network else {"cuts": 4}
     assert_nothing_is_lost(fault(site, **short))
+
+
+def test_anything_at_random(site: Deployment) -> None:
+    assert_nothing_is_lost(scenarios.anything_at_random(site, seconds=10.0))
 
 
 @pytest.fixture
