@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 import threading
 from pathlib import Path
@@ -30,5 +31,7 @@ def hang_while_there(file: Path) -> None:
 
 
 if __name__ == "__main__":
+    # A crash of the interpreter while threads hang says in the log where each of them was.
+    faulthandler.enable()
     hang_while_there(load_settings().data_dir / FILE)
     cli(sys.argv[1:])

@@ -77,7 +77,7 @@ def test_a_device_that_hangs(start: Start, serve: Serve, bootstrap_servers: str)
 
     hang.touch()
     topics.write(settings.request_topic, requests(300, "for good"))
-    assert worker.process.wait(ENDS_WITHIN_S) == 1
+    assert worker.process.wait(ENDS_WITHIN_S) == 1, worker.log[-8000:]
     assert "4 threads hang at once: compute-cpu" in worker.log
     hang.unlink()
 
