@@ -20,7 +20,7 @@ setup: ## make .venv, as the other commands do when they need it
 
 test: ## all tests, with a real Kafka and a real browser: ARGS='-k name' chooses
 	$(SETUP) --dev
-	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: ## the tests that need a GPU
 	$(SETUP) --dev

@@ -205,6 +205,10 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         self.phase = "draining"
         self._end_in_time()
         await super().on_stop()
+        if hanging := self._hanging_threads:
+            # They hold what a stop would take from under them; the group is told all the same.
+            await self.consumer.stop()
+            self.end_at_once(f"{hanging} threads hang on a device: the process ends")
         # Before the pool that they wait for.
         await self.agents.stop()
         if self.client is not None:
@@ -212,6 +216,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         if self.registry is not None:
             self.registry.close()
         self._announcement.unlink(missing_ok=True)
+
+    @property
+    def _hanging_threads(self) -> int:
+        pool: InferencePool | None = getattr(self, "pool", None)
+        return 0 if pool is None else pool.state()["hanging_threads"]
 
     def _on_rebalance_when_stopped(self) -> None:
         """Leave the group at the end of the stop, as ever.
