@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     threads: PositiveInt | None = None
     """CPU threads of one forward pass; by default the cores that this process may use."""
     batch_size: PositiveInt = 256
-    """Most documents of a device batch."""
+    """Most documents of a device batch; of a long one, each segment counts."""
     batch_tokens: PositiveInt = 16384
     """Most tokens of a device batch, padding included."""
     batch_wait_s: NonNegativeFloat = 0.01

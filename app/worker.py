@@ -35,7 +35,7 @@ from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
 from app.transactions import ExactlyOncePublisher
 from app.transport import Transport
-from app.web.server import StatusServer
+from app.web.server import StatusServer, page_url
 
 if TYPE_CHECKING:
     from models.inference.pool import InferencePool
@@ -390,4 +390,5 @@ def create_app(settings: Settings) -> BertstreamApp:
         stream_buffer_maxsize=STREAM_BUFFER_RECORDS,
         producer_max_request_size=MAX_BATCH_BYTES,
         web_enabled=False,
+        canonical_url=page_url(settings.web_host, settings.web_port),
     )

@@ -128,7 +128,7 @@ class StatusServer(Service):  # type: ignore[misc]  # mode ships no types
         except BaseException:
             await self._runner.cleanup()
             raise
-        self.url = f"http://{_url_host(self._host)}:{port}"
+        self.url = page_url(self._host, port)
         if self._port not in {0, port}:
             log.warning("port %d is taken: the status page is at %s", self._port, self.url)
         else:
@@ -272,8 +272,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return problem(500, "internal_error", "this failed; the worker's log says why")
 
 
-def _url_host(host: str) -> str:
-    """The host to write into an address: a wildcard is reached by the machine's name."""
+def page_url(host: str, port: int) -> str:
+    """Address of a page that listens there; a wildcard is reached by the machine's name."""
     if host in {"0.0.0.0", "::", ""}:
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaConnectionError
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker import EmbeddedBroker
-from app.changelogs import CHANGELOGS, KEEP_S
+from app.changelogs import CHANGELOGS, KEEP_S, WINDOWS
 from app.group import GroupView
 from app.settings import Settings
 from app.topics import TopicState, ensure_topics
@@ -71,6 +71,16 @@ def send_steadily(topics: Topics, settings: Settings, seconds: float) -> int:
     return sent
 
 
+def counted_in_windows(topics: Topics, settings: Settings) -> int:
+    """Records by the windows of throughput, each as it stands last in the table's changelog."""
+    windows = {
+        record.key: record.value
+        for record in topics.read(WINDOWS.topic(settings), 0)
+        if record.key.startswith(b'["agnews|')
+    }
+    return sum(orjson.loads(value).get("records", 0) for value in windows.values())
+
+
 def partitions_by_worker(worker: StartedWorker) -> dict[str, list[int]]:
     status = worker.get("/api/status")[1] or {}
     return {one["name"]: one["partitions"] for one in status.get("workers", [])}
@@ -110,6 +120,8 @@ def test_two_workers_share_the_partitions_and_each_page_shows_both(
     responses = topics.responses(settings, sent)
     assert len(responses) == sent
     assert duplicates(responses) == {}
+    # Either has written the tables, or both by turns: no window began anew.
+    eventually(lambda: counted_in_windows(topics, settings) == sent, 20, "the windows hold all")
     first.process.send_signal(signal.SIGINT)
     assert first.process.wait(STOP_WITHIN_S) == 0
 
@@ -164,13 +176,14 @@ def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
     assert duplicates(responses) == {}
     assert Counter(one["status"] for one in responses) == {"ok": 3_000}
 
-    # What the first worker counted has survived it, and is counted on.
+    # What the first worker counted has survived it, and is counted on: totals and windows.
     topics.write(settings.request_topic, requests(5, "later"))
     eventually(
         lambda: again.get("/api/status")[1]["throughput"]["total"]["records"] == 3_005,
         20,
         "the totals hold both workers' records",
     )
+    assert counted_in_windows(topics, settings) == 3_005
     assert "Error in recovery" not in again.log
     assert again.stop() == 0
 
