@@ -20,9 +20,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.kafka import client_options, partitions_of
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
-from benchmarks.faults import report
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import OURS, Process
+from benchmarks.page import write_figures
 from tests.workers import eventually
 
 SENTENCE = "The striker scored twice as the home side won the cup final. "
@@ -178,8 +178,7 @@ def main() -> int:
             print(f"{name}: {rows[-1][1]}", flush=True)
     print(f"\n{table(rows)}")
     if arguments.write:
-        content = f"Measured on {report.machine()}.\n\n{table(rows)}"
-        report.replace(arguments.write, "backpressure", content)
+        write_figures(arguments.write, "backpressure", table(rows))
     return 0
 
 

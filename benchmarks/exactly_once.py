@@ -9,14 +9,13 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.capacity import measure_capacity
-from benchmarks.faults import report
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import Load
 from benchmarks.faults.subjects import EXACTLY_ONCE, OURS
+from benchmarks.page import spread, write_figures
 
 RATES = (20.0, 200.0)
 """Requests per second at which latency is measured, far below what a worker can do."""
@@ -45,8 +44,7 @@ def main() -> int:
     table = describe(plain, exact)
     print(f"\n{table}")
     if arguments.write:
-        content = f"Measured on {report.machine()}.\n\n{table}"
-        report.replace(arguments.write, "exactly-once-cost", content)
+        write_figures(arguments.write, "exactly-once-cost", table)
     return 0
 
 
@@ -84,13 +82,6 @@ def describe(plain: list[Figures], exact: list[Figures]) -> str:
         cells = (spread(before, digits), spread(after, digits), spread(ratios, 2))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: Iterable[float], digits: int) -> str:
-    """The median, and the least and the most in brackets."""
-    values = sorted(values)
-    low, middle, high = values[0], statistics.median(values), values[-1]
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _arguments() -> argparse.Namespace:

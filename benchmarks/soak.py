@@ -16,10 +16,10 @@ import psutil
 
 from app.settings import MEBIBYTE
 from benchmarks.capacity import measure_capacity
-from benchmarks.faults import report
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import Load
+from benchmarks.page import write_figures
 
 SAMPLE_S = 5.0
 SETTLED_SHARE = 0.1
@@ -66,7 +66,7 @@ def main() -> int:
     summary = describe(capacity, counts, series.settled(), complaints)
     print(summary, *counts.remarks, *complaints[:20], sep="\n")
     if arguments.write:
-        report.replace(arguments.write, "soak", f"Measured on {report.machine()}.\n\n{summary}")
+        write_figures(arguments.write, "soak", summary)
     wrong = counts.lost + counts.duplicated + counts.wrongly_keyed + counts.failed
     return int(bool(wrong or complaints))
 

@@ -17,6 +17,7 @@ from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.scenarios import CRASHES, SCENARIOS, Scenario
 from benchmarks.faults.subjects import EXACTLY_ONCE, OURS, SUBJECTS, Subject
+from benchmarks.page import machine
 
 Rows = list[tuple[Scenario, Counts]]
 
@@ -41,7 +42,7 @@ def main() -> int:
         arguments.json.write_bytes(
             orjson.dumps(
                 {
-                    "machine": report.machine(),
+                    "machine": machine(),
                     "results": {
                         name: {scenario.name: counts.to_dict() for scenario, counts in rows}
                         for name, rows in results.items()
@@ -51,7 +52,7 @@ def main() -> int:
             )
         )
     for name, rows in results.items():
-        print(f"\n{SUBJECTS[name].title}, on {report.machine()}\n\n{report.table(rows)}")
+        print(f"\n{SUBJECTS[name].title}, on {machine()}\n\n{report.table(rows)}")
     ours = [*results.get(OURS.name, []), *results.get(EXACTLY_ONCE.name, [])]
     return int(failed or any(counts.lost or counts.wrongly_keyed for _, counts in ours))
 

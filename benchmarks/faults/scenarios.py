@@ -67,11 +67,13 @@ def rolling_restart(site: Deployment, workers: int = 3) -> Counts:
         return load.drain()
 
 
-def only_worker_killed(site: Deployment, kills: int = 4, seed: int = SEED) -> Counts:
+def only_worker_killed(
+    site: Deployment, kills: int = 4, seed: int = SEED, one_in_broken: int = 0
+) -> Counts:
     """`kill -9` of the only worker at random moments, started again at once."""
     site.have_workers(1)
     moments = random.Random(seed)
-    with site.load() as load:
+    with site.load(one_in_broken=one_in_broken) as load:
         for _ in range(kills):
             load.run_for(moments.uniform(1.0, 5.0))
             site.kill_worker(site.workers[0])
@@ -94,10 +96,12 @@ def one_of_two_killed(site: Deployment, kills: int = 2, seed: int = SEED) -> Cou
         return load.drain()
 
 
-def worker_frozen(site: Deployment, frozen_s: float = 3 * SESSION_S) -> Counts:
+def worker_frozen(
+    site: Deployment, frozen_s: float = 3 * SESSION_S, one_in_broken: int = 0
+) -> Counts:
     """SIGSTOP of a worker past its session time-out while another one lives, then SIGCONT."""
     frozen, _ = site.have_workers(2)
-    with site.load() as load:
+    with site.load(one_in_broken=one_in_broken) as load:
         load.run_for(site.steady_s)
         frozen.process.send_signal(signal.SIGSTOP)
         try:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from models.errors import ModelLoadError
 from models.inference.hub import PICKLE_REFUSED
@@ -28,6 +27,10 @@ PADDING_DISTURBS = frozenset({"convbert", "fnet", "yoso"})
 """Families whose convolutions or Fourier transforms reach into the padding, masked or not."""
 FLOAT32_ONLY = frozenset({"fnet"})
 """Families that torch computes in no other precision on every device."""
+
+# Every model of transformers brings along text generation and the losses of object detection,
+# which would import scikit-learn and SciPy: a fifth of a worker's start, for what no encoder does.
+transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = bool
 
 _loading = threading.Lock()
 
@@ -52,6 +55,9 @@ def read_config(folder: Path, trust: Trust) -> Any:
         config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=trust.remote_code, local_files_only=not trust.remote_code
         )
+    # Not above: it would import them before they are switched off.
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
     decodes = getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False)
     known = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys() - NOT_TEXT_ENCODERS
     custom = trust.remote_code and hasattr(config, "auto_map")

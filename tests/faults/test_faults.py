@@ -5,14 +5,17 @@ In the order in which the workers of one test serve the next.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
+import orjson
 import pytest
 
 from benchmarks.faults import scenarios
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import EXACTLY_ONCE
+from tests.integration.conftest import Topics
 
 
 def assert_nothing_is_lost(counts: Counts) -> None:
@@ -100,5 +103,31 @@ def exactly_once(site: Deployment) -> Iterator[Deployment]:
     site.new_service()
 
 
-def test_exactly_once_a_killed_worker_repeats_nothing(exactly_once: Deployment) -> None:
-    assert_answered_once(scenarios.only_worker_killed(exactly_once, kills=1))
+@pytest.mark.parametrize("fault", [scenarios.only_worker_killed, scenarios.worker_frozen])
+def test_exactly_once_a_crash_repeats_neither_an_answer_nor_a_dead_letter(
+    exactly_once: Deployment, fault: Callable[..., Counts]
+) -> None:
+    short: dict[str, float]
+    if fault is scenarios.worker_frozen:
+        short = {"frozen_s": scenarios.SESSION_S + 2.0}
+    else:
+        short = {"kills": 1}
+    counts = fault(exactly_once, one_in_broken=10, **short)
+    assert_answered_once(counts)
+
+    settings = exactly_once.settings
+    topics = Topics(exactly_once.broker.address)
+    answers = [orjson.loads(one.value) for one in topics.read(settings.response_topic, counts.sent)]
+    refused = Counter(
+        (source["partition"], source["offset"])
+        for answer in answers
+        if answer["status"] == "error" and (source := answer["source"])
+    )
+    assert refused.total() >= counts.sent // 10
+    dead = Counter(
+        (int(headers["source.partition"]), int(headers["source.offset"]))
+        for record in topics.read(settings.dead_letter_topic, refused.total())
+        if (headers := dict(record.headers))
+    )
+    assert dead == refused
+    assert set(dead.values()) == {1}

@@ -50,3 +50,16 @@ def test_importing_is_cheap(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_loading_a_model_imports_what_it_needs() -> None:
+    heavy = {"sklearn", "scipy", "sentence_transformers", "pandas", "jgo"}
+    script = (
+        "import sys\n"
+        "from models.inference.registry import ModelRegistry\n"
+        "ModelRegistry.load({'agnews': 'builtin'}, device='cpu', dtype='float32')\n"
+        f"print(*({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import page
 from benchmarks.faults import report
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.scenarios import SCENARIOS
@@ -35,14 +36,15 @@ def test_a_table_has_a_row_for_each_result() -> None:
 
 
 def test_results_take_the_place_of_earlier_ones_and_of_nothing_else(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- measured: a -->\nold\n<!-- end: a -->\nbetween\n")
-    report.replace(page, "a", "new")
-    expected = "before\n<!-- measured: a -->\nnew\n<!-- end: a -->\nbetween\n"
-    assert page.read_text() == expected
+    file = tmp_path / "page.md"
+    file.write_text("before\n<!-- measured: a -->\nold\n<!-- end: a -->\nbetween\n")
+    page.write_figures(file, "a", "new")
+    figures = f"Measured on {page.machine()}.\n\nnew"
+    expected = f"before\n<!-- measured: a -->\n{figures}\n<!-- end: a -->\nbetween\n"
+    assert file.read_text() == expected
     with pytest.raises(ValueError, match="measured: b"):
-        report.replace(page, "b", "new")
-    assert page.read_text() == expected
+        page.write_figures(file, "b", "new")
+    assert file.read_text() == expected
 
 
 def test_the_page_has_a_place_for_every_subject(tmp_path: Path) -> None:
@@ -50,9 +52,9 @@ def test_the_page_has_a_place_for_every_subject(tmp_path: Path) -> None:
     copy.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     for subject in SUBJECTS.values():
         report.write(copy, subject, [(SCENARIOS["broker-killed"], COUNTS)])
-    report.replace(copy, "soak", "new")
+    page.write_figures(copy, "soak", "new")
     assert copy.read_text(encoding="utf-8").count("11,999") == len(SUBJECTS)
 
 
 def test_the_machine_is_described_without_its_name() -> None:
-    assert platform.node() not in report.machine()
+    assert platform.node() not in page.machine()

@@ -1,0 +1,189 @@
+"""`python -m benchmarks.engine`: text to label without Kafka, beside transformers.
+
+Every subject in a process of its own, by turns, so that what else the machine does meets all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.page import spread, write_figures
+
+WARM_UP_DOCUMENTS = 64
+SHIPPED = Path(__file__).parents[1] / "app" / "data" / "samples.jsonl"
+
+Label = Callable[[Sequence[str]], list[str]]
+"""Texts to their labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A way from text to label."""
+
+    title: str
+    make: Callable[[], Label]
+    documents: int
+    """So many of them are labelled in a round: the slow ones get fewer."""
+
+
+def ours(dtype: str) -> Label:
+    """The engine as a worker has it."""
+    from models.inference.registry import ModelRegistry
+    from models.inference.tasks import Document, Prediction
+
+    engine = ModelRegistry.load({"agnews": "builtin"}, device="cpu", dtype=dtype).engine()
+    engine.warm_up()
+    def label(texts: Sequence[str]) -> list[str]:
+        outcomes = engine.predict([Document(text) for text in texts])
+        return [one.label or "" for one in outcomes if isinstance(one, Prediction)]
+
+    return label
+
+
+def by_transformers(dtype: str, *, by_length: bool, batch_size: int = 32) -> Label:
+    """A loop over batches, as one writes it by hand."""
+    import torch  # before `models`, whose settings of OpenMP are ours
+    from transformers import AutoModel, AutoTokenizer
+
+    from models.inference.checkpoint import BUILTIN_HEAD, _builtin_encoder
+    from models.nn.classifier import ClassifierHead
+
+    folder = _builtin_encoder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    head = ClassifierHead.load(BUILTIN_HEAD).eval()
+
+    @torch.inference_mode()
+    def label(texts: Sequence[str]) -> list[str]:
+        ids = tokenizer(list(texts), truncation=True, max_length=256)["input_ids"]
+        order = list(range(len(ids)))
+        if by_length:
+            order.sort(key=lambda row: -len(ids[row]))
+        labels = [""] * len(ids)
+        for start in range(0, len(ids), batch_size):
+            rows = order[start : start + batch_size]
+            batch = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
+            hidden = encoder(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"].unsqueeze(-1).float()
+            logits = head((hidden * mask).sum(1) / mask.sum(1))
+            for row, best in zip(rows, logits.argmax(-1).tolist(), strict=True):
+                labels[row] = head.labels[best]
+        return labels
+
+    return label
+
+
+SUBJECTS = {
+    "ours-bfloat16": Subject("bertstream, bfloat16", lambda: ours("bfloat16"), 2000),
+    "sorted-bfloat16": Subject(
+        "transformers, sorted by length, bfloat16",
+        lambda: by_transformers("bfloat16", by_length=True),
+        2000,
+    ),
+    "arrival-bfloat16": Subject(
+        "transformers, in order of arrival, bfloat16",
+        lambda: by_transformers("bfloat16", by_length=False),
+        1000,
+    ),
+    "ours-float32": Subject("bertstream, float32", lambda: ours("float32"), 500),
+    "arrival-float32": Subject(
+        "transformers, in order of arrival, float32",
+        lambda: by_transformers("float32", by_length=False),
+        500,
+    ),
+}
+THEIR_ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
+"""What torch has without `models`, which would set less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one process has done."""
+
+    documents_per_s: float
+    labels: list[str]
+
+
+def main() -> int:
+    arguments = _arguments()
+    texts = [json.loads(line)["text"] for line in arguments.data.read_text().splitlines()]
+    if arguments.measure:
+        print(json.dumps(_measure(SUBJECTS[arguments.measure], texts)))
+        return 0
+    rounds: dict[str, list[Round]] = {name: [] for name in arguments.subject}
+    for turn in range(arguments.rounds):
+        for name, done in rounds.items():
+            done.append(_in_a_process(name, arguments.data))
+            print(f"round {turn + 1}, {name}: {done[-1].documents_per_s:.0f}/s", flush=True)
+    table = describe(rounds)
+    print(f"\n{table}")
+    if arguments.write:
+        write_figures(arguments.write, "engine", table)
+    return 0
+
+
+def _measure(subject: Subject, texts: list[str]) -> dict[str, object]:
+    label = subject.make()
+    texts = (texts * (1 + subject.documents // len(texts)))[: subject.documents]
+    label(texts[:WARM_UP_DOCUMENTS])
+    began = time.perf_counter()
+    labels = label(texts)
+    return {"documents_per_s": len(texts) / (time.perf_counter() - began), "labels": labels}
+
+
+def _in_a_process(name: str, data: Path) -> Round:
+    command = [sys.executable, "-m", "benchmarks.engine", "--measure", name, "--data", str(data)]
+    environment = os.environ if name.startswith("ours") else os.environ | THEIR_ENVIRONMENT
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return Round(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def describe(rounds: dict[str, list[Round]]) -> str:
+    """Medians with their range, ratios to ours round by round, and agreement with float32."""
+    first = next(iter(rounds))
+    exact = next((done[0].labels for name, done in rounds.items() if "float32" in name), None)
+    lines = [
+        f"| text to label, no Kafka | documents/s | {SUBJECTS[first].title} is faster by | "
+        "labels as in float32 |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, done in rounds.items():
+        speed = [one.documents_per_s for one in done]
+        ratio = [
+            mine.documents_per_s / one.documents_per_s
+            for mine, one in zip(rounds[first], done, strict=True)
+        ]
+        agreement = "" if exact is None else f"{_agreement(done[0].labels, exact):.1%}"
+        lines.append(
+            f"| {SUBJECTS[name].title} | {spread(speed, 0)} | {spread(ratio, 2)} | {agreement} |"
+        )
+    return "\n".join(lines)
+
+
+def _agreement(labels: Sequence[str], exact: Sequence[str]) -> float:
+    pairs = list(zip(labels, exact, strict=False))
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=SHIPPED, metavar="FILE", help="documents, as .jsonl"
+    )
+    parser.add_argument("--subject", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    parser.add_argument("--measure", choices=SUBJECTS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

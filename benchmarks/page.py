@@ -1,0 +1,52 @@
+"""What every benchmark writes: figures with their spread, between two markers of a page."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.kafka_jars import KAFKA_VERSION
+
+
+def machine() -> str:
+    """This machine, without its name."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores ({_processor()}), {memory_gib:.0f} GiB of memory, "
+        f"{platform.system()}, Python {platform.python_version()}, Kafka {KAFKA_VERSION} on the "
+        "same machine"
+    )
+
+
+def spread(values: Iterable[float], digits: int) -> str:
+    """The median, and the least and the most in brackets."""
+    values = sorted(values)
+    low, middle, high = values[0], statistics.median(values), values[-1]
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def write_figures(page: Path, name: str, figures: str) -> None:
+    """Put figures of this machine between the two markers of that name.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    begin, end = f"<!-- measured: {name} -->", f"<!-- end: {name} -->"
+    text = page.read_text(encoding="utf-8")
+    place = re.compile(rf"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    if not place.search(text):
+        raise ValueError(f"{page} has no line {begin} with {end} after it")
+    block = f"{begin}\nMeasured on {machine()}.\n\n{figures}\n{end}"
+    page.write_text(place.sub(lambda _: block, text), encoding="utf-8")
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    return found.group(1).strip() if found else platform.machine()
