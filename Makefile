@@ -6,7 +6,7 @@ BIN = .venv/bin
 SETUP = @deploy/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test test-gpu faults backpressure exactly-once soak fuzz audit lint lock clean
+.PHONY: help run setup test test-gpu bench faults backpressure exactly-once soak fuzz audit lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,10 @@ test-gpu: ## the tests that need a GPU
 	$(SETUP) --dev
 	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
 	else echo "There are no GPU tests yet."; fi
+
+bench: ## the engine beside transformers, into docs/performance.md: DATA=FILE.jsonl
+	$(SETUP) --dev
+	@exec $(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
 
 faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', COMPARE=1, RATE, JSON
 	$(SETUP) --dev

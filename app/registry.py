@@ -27,6 +27,7 @@ def load_registry(settings: Settings, progress: Callable[[str], None]) -> ModelR
         settings.models,
         device=settings.device,
         dtype=settings.dtype,
+        engine=settings.engine,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
         aggregation=settings.aggregation,

@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     """`auto`, `cpu`, `cuda`, `cuda:0,cuda:1` or `mps`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision; `auto` is bfloat16 where the hardware computes it, else float32."""
+    engine: Literal["auto", "plain"] = "auto"
+    """`auto` computes faster than transformers' own layers where it can; `plain` uses those."""
     threads: PositiveInt | None = None
     """CPU threads of one forward pass; by default the cores that this process may use."""
     batch_size: PositiveInt = 256

@@ -289,8 +289,9 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         registry.warm_up()
         for model in registry.describe():
             self.log.info(
-                "model %s (%s) version %s on %s in %s, %.1f s",
+                "model %s (%s) version %s on %s in %s, %s engine, %.1f s",
                 *(model["name"], model["task"], model["version"], model["device"], model["dtype"]),
+                model["engine"],
                 time.monotonic() - began,
             )
         return registry

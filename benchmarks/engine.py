@@ -41,6 +41,7 @@ def ours(dtype: str) -> Label:
 
     engine = ModelRegistry.load({"agnews": "builtin"}, device="cpu", dtype=dtype).engine()
     engine.warm_up()
+
     def label(texts: Sequence[str]) -> list[str]:
         outcomes = engine.predict([Document(text) for text in texts])
         return [one.label or "" for one in outcomes if isinstance(one, Prediction)]

@@ -71,6 +71,7 @@ FAMILIES = {
     "mpnet": Family("wordpiece", ROBERTA_SPECIAL, double_separator=True),
     "roberta": Family("byte-bpe", ROBERTA_SPECIAL, double_separator=True),
     "xlm-roberta": Family("unigram", ROBERTA_SPECIAL, double_separator=True),
+    "camembert": Family("unigram", ROBERTA_SPECIAL, double_separator=True),
     "deberta-v2": Family(
         "unigram",
         BERT_SPECIAL,

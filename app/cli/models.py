@@ -21,7 +21,8 @@ def models(
         print_json(described)
         return
     lines = table(
-        "name", "version", "task", "labels", "window#", "parameters#", "device", "dtype", "path"
+        *("name", "version", "task", "labels", "window#", "parameters#"),
+        *("device", "dtype", "engine", "path"),
     )
     for model in described:
         add_row(
@@ -34,6 +35,7 @@ def models(
             f"{model['parameters']:,}",
             model["device"],
             model["dtype"],
+            model["engine"],
             str(model["path"]),
         )
     out.print(lines)

@@ -46,6 +46,7 @@ class Engine:
     Args:
         name: name in the registry, which its predictions carry.
         path: what the user wrote to get this model.
+        layers: whose compute it, `packed` ones (see `cpu_layers`) or transformers' own, `plain`.
         checkpoint: its network is taken over by one of the replicas.
         replicas: the checkpoint's network in evaluation mode by device, at least one.
     """
@@ -57,6 +58,7 @@ class Engine:
         *,
         name: str,
         path: str,
+        layers: str = "plain",
         aggregation: Aggregation = "mean",
         segment_overlap: int = SEGMENT_OVERLAP,
     ) -> None:
@@ -93,6 +95,7 @@ class Engine:
             "aggregation": "mean" if embeds else aggregation,
             "device": ",".join(map(str, self.devices)),
             "dtype": str(checkpoint.dtype).removeprefix("torch."),
+            "engine": layers,
             "path": path,
         }
 

@@ -1,0 +1,134 @@
+"""The layers of an encoder as a CPU computes them fastest in bfloat16.
+
+oneDNN, with which PyTorch multiplies on a CPU, lays weights out anew for the processor's matrix
+units in every call, and leaves activations and residuals to further passes over memory. Here the
+weights are laid out once, and what follows a product is computed within it. PyTorch's own compiler
+makes use of the same operators.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from models.inference.device import computes_bfloat16
+
+FAMILIES = ("Bert", "Camembert", "Electra", "Roberta", "XLMRoberta")
+"""Families whose layers are those of BERT, as the names of their classes begin."""
+
+
+class PackedLinear(nn.Module):
+    """Linear layers side by side, with what follows them: an activation.
+
+    Args:
+        layers: take the same input; their outputs are concatenated.
+        activation: `none` or `gelu`.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], activation: str = "none") -> None:
+        super().__init__()
+        weight = torch.cat([layer.weight for layer in layers])  # (width, d_model)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        bias = torch.cat([layer.bias for layer in layers])
+        self.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        self.activation = activation
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., d_model) to (..., width)."""
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
+            hidden, self.weight, self.bias, self.activation, [], "none"
+        )
+        return outputs
+
+    def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
+        """(..., d_model) to (..., width), added to a residual (..., width)."""
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            hidden, residual, self.weight, self.bias, "add"
+        )
+        return outputs
+
+
+class SelfAttention(nn.Module):
+    """Attention whose queries, keys and values are one product."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.heads = attention.num_attention_heads
+        self.projection = PackedLinear([attention.query, attention.key, attention.value])
+
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor | None = None, **_: object
+    ) -> tuple[Tensor, None]:
+        """(n, length, d_model) likewise; the mask is (n, 1, length, length), true where seen."""
+        n, length, width = hidden.shape
+        parts = self.projection(hidden).view(n, length, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (n, heads, length, d_head)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        return mixed.transpose(1, 2).reshape(n, length, width), None
+
+
+class Output(nn.Module):
+    """A linear layer, a residual, and the normalisation of their sum."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.dense = PackedLinear([output.dense])
+        self.norm = output.LayerNorm
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """(n, length, d_in) and a residual (n, length, d_model) to (n, length, d_model)."""
+        outputs: Tensor = self.norm(self.dense.add_to(residual, hidden))
+        return outputs
+
+
+def can_pack() -> bool:
+    """Whether PyTorch has the operators here, and the CPU the instructions."""
+    return (
+        platform.machine() in {"x86_64", "AMD64"}
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and computes_bfloat16(torch.device("cpu"))
+    )
+
+
+def pack(network: nn.Module) -> bool:
+    """Put the layers of this module in the place of transformers' own.
+
+    Args:
+        network: in evaluation mode, on the CPU; changed in place.
+
+    Returns:
+        Whether it has layers, and a precision, that can be packed here.
+    """
+    replaced = False
+    for name, module in list(network.named_modules()):
+        layer = _packed(module) if can_pack() else None
+        if layer is not None:
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, layer)
+            replaced = True
+    return replaced
+
+
+def _packed(module: Any) -> nn.Module | None:
+    """What computes the same as a module of transformers; None for one that is not known."""
+    kind = type(module)
+    family = next((one for one in FAMILIES if kind.__name__.startswith(one)), None)
+    if family is None or not kind.__module__.startswith("transformers.models."):
+        return None
+    if next(module.parameters()).dtype != torch.bfloat16:
+        return None
+    match kind.__name__.removeprefix(family):
+        case "SelfAttention" if module.config._attn_implementation == "sdpa":
+            return SelfAttention(module)
+        case "SelfOutput" | "Output":
+            return Output(module)
+        case "Intermediate" if type(module.intermediate_act_fn).__name__ == "GELUActivation":
+            return PackedLinear([module.dense], "gelu")
+    return None
