@@ -27,9 +27,10 @@ test-gpu: ## the tests that need a GPU
 	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
 	else echo "There are no GPU tests yet."; fi
 
-bench: ## the engine beside transformers, into docs/performance.md: DATA=FILE.jsonl
+bench: ## the engine, and the way through Kafka, beside others, into docs/performance.md: DATA=FILE.jsonl
 	$(SETUP) --dev
-	@exec $(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
+	@$(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
+	@exec $(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
 
 faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', COMPARE=1, RATE, JSON
 	$(SETUP) --dev

@@ -122,7 +122,7 @@ def main() -> int:
     rounds: dict[str, list[Round]] = {name: [] for name in arguments.subject}
     for turn in range(arguments.rounds):
         for name, done in rounds.items():
-            done.append(_in_a_process(name, arguments.data))
+            done.append(in_a_process(name, arguments.data))
             print(f"round {turn + 1}, {name}: {done[-1].documents_per_s:.0f}/s", flush=True)
     table = describe(rounds)
     print(f"\n{table}")
@@ -140,7 +140,7 @@ def _measure(subject: Subject, texts: list[str]) -> dict[str, object]:
     return {"documents_per_s": len(texts) / (time.perf_counter() - began), "labels": labels}
 
 
-def _in_a_process(name: str, data: Path) -> Round:
+def in_a_process(name: str, data: Path) -> Round:
     command = [sys.executable, "-m", "benchmarks.engine", "--measure", name, "--data", str(data)]
     environment = os.environ if name.startswith("ours") else os.environ | THEIR_ENVIRONMENT
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,15 @@ class StartedWorker:
     command: list[str] = field(
         default_factory=lambda: [sys.executable, "-m", "faust", "-A", "app", "worker", "-l", "info"]
     )
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What its environment holds besides the settings."""
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
-                env=environment(self.settings),
+                env={**environment(self.settings), **self.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -27,6 +27,8 @@ class Subject:
     """What a process logs when it has begun to take requests; None: `/readyz` tells."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What is set differently."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """What its environment holds besides the settings."""
     isolation_level: str = "read_uncommitted"
     """What its readers read."""
     carries_source: bool = True
@@ -40,11 +42,12 @@ class Subject:
     def start(self, settings: Settings, log_file: Path) -> Process:
         """Start a process; it is not ready yet."""
         if self.command is None:
-            return Process(settings, log_file)
+            return Process(settings, log_file, variables=self.variables)
         return Process(
             settings,
             log_file,
             [sys.executable, *self.command],
+            variables=self.variables,
             ready_line=self.ready_line,
         )
 

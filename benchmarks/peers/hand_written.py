@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.settings import load_settings
-from benchmarks.peers.model import predict
+from benchmarks.peers.model import MOST_RECORDS, predict
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def main() -> None:
     async with consumer, producer:
         log.info("ready")
         while not stopping.is_set():
-            fetched = await consumer.getmany(timeout_ms=50, max_records=64)
+            fetched = await consumer.getmany(timeout_ms=50, max_records=MOST_RECORDS)
             documents = []
             for record in (record for records in fetched.values() for record in records):
                 try:

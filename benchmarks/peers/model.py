@@ -1,18 +1,42 @@
-"""The model of the peers: a trivial one, since what is measured is how they treat records."""
+"""The model of the peers, chosen by the variable `PEER_MODEL`.
+
+Where faults are counted it is a trivial one, since what is measured is how they treat records;
+where speed is, the built-in classifier as transformers computes it.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.engine import Label, by_transformers
+
 BATCH_S = 0.005
-"""What a batch takes, of any size; the device of a real model would take longer."""
+"""What a batch takes the trivial model, of any size; the device of a real one would take longer."""
+MOST_RECORDS = int(os.environ.get("PEER_RECORDS", "64"))
+"""Most requests that are predicted at once."""
 
 
-def predict(texts: list[str]) -> list[dict[str, Any]]:
+def trivial(texts: Sequence[str]) -> list[str]:
     """One label a text."""
     time.sleep(BATCH_S)
-    return [
-        {"label": "Sports", "score": 1.0} if "match" in text.lower() else {"label": "World"}
-        for text in texts
-    ]
+    return ["Sports" if "match" in text.lower() else "World" for text in texts]
+
+
+label: Label
+match os.environ.get("PEER_MODEL", "trivial"):
+    case "trivial":
+        label = trivial
+    case "float32":
+        label = by_transformers("float32", by_length=False)
+    case "bfloat16-by-length":
+        label = by_transformers("bfloat16", by_length=True)
+    case other:
+        raise ValueError(f"PEER_MODEL={other}")
+
+
+def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """One label a text."""
+    return [{"label": one} for one in label(texts)]

@@ -12,7 +12,7 @@ from typing import Any
 import faust
 
 from app.settings import load_settings
-from benchmarks.peers.model import predict
+from benchmarks.peers.model import MOST_RECORDS, predict
 
 settings = load_settings()
 
@@ -42,7 +42,7 @@ responses = app.topic(settings.response_topic)
 async def classify(stream: Any) -> None:
     """Answer batches of requests."""
     loop = asyncio.get_running_loop()
-    async for batch in stream.take(64, within=0.05):
+    async for batch in stream.take(MOST_RECORDS, within=0.05):
         texts = [request.text for request in batch]
         predictions = await loop.run_in_executor(pool, predict, texts)
         for request, prediction in zip(batch, predictions, strict=True):
