@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -90,15 +89,21 @@ class Turns:
     def __init__(self, at_once: int) -> None:
         self._most = self._at_once = at_once
         self._under_way = 0
-        self._waiting: deque[asyncio.Event] = deque()
+        self._waiting: dict[asyncio.Event, None] = {}
+        """In the order in which they came."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn; an error of Kafka that leaves the block is a failure."""
         while self._under_way >= self._at_once:
             free = asyncio.Event()
-            self._waiting.append(free)
-            await free.wait()
+            self._waiting[free] = None
+            try:
+                await free.wait()
+            except asyncio.CancelledError:
+                self._waiting.pop(free, None)
+                self._wake()  # this one may have been woken already, in vain
+                raise
         self._under_way += 1
         try:
             yield
@@ -109,6 +114,11 @@ class Turns:
             self._at_once = min(self._most, 2 * self._at_once)
         finally:
             self._under_way -= 1
-            for _ in range(self._at_once - self._under_way):
-                if self._waiting:
-                    self._waiting.popleft().set()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let as many go on as there are turns."""
+        for _ in range(min(len(self._waiting), self._at_once - self._under_way)):
+            free = next(iter(self._waiting))
+            del self._waiting[free]
+            free.set()

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
+from aiokafka.errors import KafkaError, ProducerClosed
 from mode import Service
 
 from app.confirmations import STALLED_AFTER_S, Confirmations, Turns
-from app.envelopes import Envelope, Parcel, ReplyTopics, reply_topic, response
+from app.envelopes import TOO_LARGE, Envelope, Parcel, ReplyTopics, reply_topic, response
 from app.kafka import client_options
 from app.records import Outcome
 from app.settings import MAX_BATCH_BYTES, Settings
@@ -207,6 +207,9 @@ class AtLeastOncePublisher(Publisher):
             delivered = await response(outcome, self.settings).send(self._producer)
         except KafkaError:
             self._spawn_delivery(outcome)
+        except BaseException:
+            self._give_up()
+            raise
         else:
             delivered.add_done_callback(partial(self._on_delivered, outcome))
 
@@ -254,7 +257,7 @@ class AtLeastOncePublisher(Publisher):
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT_S):
                     await (await part[0].send(producer, alone=alone))
-            except MessageSizeTooLargeError as error:
+            except TOO_LARGE as error:
                 if alone or part[0].too_large:
                     self.refuse(parcel, part, error)
                     return False
@@ -290,7 +293,7 @@ class AtLeastOncePublisher(Publisher):
                 try:
                     async with self._turns.turn():
                         await (await part[0].send(producer, alone=alone))
-                except MessageSizeTooLargeError as error:
+                except TOO_LARGE as error:
                     if alone or part[0].too_large:
                         self.refuse(parcel, part, error)
                         return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -21,6 +21,8 @@ from models.errors import shortened
 
 CARRIED_HEADERS = ("traceparent", "tracestate", "correlation-id")
 TOPICS_MAX_AGE_S = 1.0
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""What a broker says of a batch larger than its topic, or a segment of it, takes: for good."""
 
 Headers = list[tuple[str, bytes | None]]
 

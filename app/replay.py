@@ -17,14 +17,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     IllegalOperation,
     KafkaError,
-    MessageSizeTooLargeError,
     ProducerFenced,
-    RecordListTooLargeError,
 )
 
 from app.dead_letter_topic import DeadLetterTopic, Selection
 from app.dead_letters import REPLAY_COUNT, DeadLetter, Filter, Mark
-from app.envelopes import Envelope
+from app.envelopes import TOO_LARGE, Envelope
 from app.errors import BrokerError
 from app.kafka import broker_errors, client_options, connect, partitions_of
 from app.reading import SILENCE_S, Ranges, offsets_now, read, reader, settle
@@ -38,7 +36,6 @@ BATCH_BYTES = 4 * MEBIBYTE
 TRANSACTION_TIMEOUT_MS = 10_000
 """Workers do not read past an open transaction: one whose replay was killed must not last."""
 STOP_TIMEOUT_S = 5.0
-TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 @dataclass

@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
 from faust.types import TP
 
 from app.delivery import REPLY_TIMEOUT_S, RETRY_S, Publisher
-from app.envelopes import Envelope, Parcel
+from app.envelopes import TOO_LARGE, Envelope, Parcel
 from app.kafka import client_options
 from app.offsets import committed_offsets
 from app.records import Outcome
@@ -154,7 +153,7 @@ class Chain:
         ]
         errors = await asyncio.gather(*(one for _, _, one in sent), return_exceptions=True)
         for (parcel, part, _), error in zip(sent, errors, strict=True):
-            if isinstance(error, MessageSizeTooLargeError) and len(parcels) == 1:
+            if isinstance(error, TOO_LARGE) and len(parcels) == 1:
                 self._publisher.refuse(parcel, part, error)
             if isinstance(error, BaseException):
                 raise error
@@ -180,7 +179,7 @@ class Chain:
     ) -> asyncio.Future[Any]:
         try:
             delivered: asyncio.Future[Any] = await part[0].send(producer)
-        except MessageSizeTooLargeError as error:
+        except TOO_LARGE as error:
             # Too large for the producer: whose it is needs no finding out.
             self._publisher.refuse(parcel, part, error)
             raise

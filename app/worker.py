@@ -117,6 +117,11 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         """The gate between consumer and streams."""
         return FlowControl(loop=self.loop)
 
+    @property
+    def web_server_url(self) -> str:
+        """Where the page is to be, for Faust's banner."""
+        return page_url(self.settings.web_host, self.settings.web_port)
+
     def discover(self, *extra_modules: str, **options: Any) -> None:
         """Import the agents; Faust would import every module of this package too."""
         for name in (*AGENTS, *extra_modules):
@@ -391,5 +396,4 @@ def create_app(settings: Settings) -> BertstreamApp:
         stream_buffer_maxsize=STREAM_BUFFER_RECORDS,
         producer_max_request_size=MAX_BATCH_BYTES,
         web_enabled=False,
-        canonical_url=page_url(settings.web_host, settings.web_port),
     )

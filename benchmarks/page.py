@@ -12,13 +12,13 @@ from pathlib import Path
 from app.kafka_jars import KAFKA_VERSION
 
 
-def machine() -> str:
-    """This machine, without its name."""
+def machine(kafka: bool = True) -> str:
+    """This machine, without its name; and that Kafka runs on it, where it does."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{os.cpu_count()} cores ({_processor()}), {memory_gib:.0f} GiB of memory, "
-        f"{platform.system()}, Python {platform.python_version()}, Kafka {KAFKA_VERSION} on the "
-        "same machine"
+        f"{platform.system()}, Python {platform.python_version()}"
+        + (f", Kafka {KAFKA_VERSION} on the same machine" if kafka else "")
     )
 
 
@@ -29,7 +29,7 @@ def spread(values: Iterable[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def write_figures(page: Path, name: str, figures: str) -> None:
+def write_figures(page: Path, name: str, figures: str, kafka: bool = True) -> None:
     """Put figures of this machine between the two markers of that name.
 
     Raises:
@@ -40,7 +40,7 @@ def write_figures(page: Path, name: str, figures: str) -> None:
     place = re.compile(rf"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     if not place.search(text):
         raise ValueError(f"{page} has no line {begin} with {end} after it")
-    block = f"{begin}\nMeasured on {machine()}.\n\n{figures}\n{end}"
+    block = f"{begin}\nMeasured on {machine(kafka)}.\n\n{figures}\n{end}"
     page.write_text(place.sub(lambda _: block, text), encoding="utf-8")
 
 

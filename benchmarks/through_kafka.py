@@ -1,7 +1,7 @@
 """`python -m benchmarks.through_kafka`: from request topic to response topic, beside others.
 
-Every subject answers the same documents, which lie on the request topic when the time begins, on
-the same broker, one process each, by turns; the engine without Kafka takes its turn, too.
+Every contender answers the same documents, sent at once, on the same broker and in one process, by
+turns; the engine without Kafka takes its turn, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,12 @@ import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.kafka import partitions_of
-from benchmarks.engine import SHIPPED, SUBJECTS, THEIR_ENVIRONMENT, in_a_process
+from benchmarks.engine import SHIPPED, THEIR_ENVIRONMENT, WAYS, in_a_process
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import HAND_WRITTEN, OURS, PLAIN_FAUST, Subject
 from benchmarks.page import spread, write_figures
 
+DOCUMENTS = 2000
 WARM_UP_DOCUMENTS = 200
 ALL_WITHIN_S = 300.0
 OFFLINE = "ours-bfloat16"
@@ -38,24 +40,21 @@ def peer(subject: Subject, title: str, model: str, records: int) -> Subject:
 
 
 CONTENDERS = {
-    "ours": (OURS, 3000),
-    "hand-written": (
-        peer(
-            HAND_WRITTEN,
-            "a hand-written consumer, batches of 32 by length out of 512 records, bfloat16",
-            "bfloat16-by-length",
-            512,
-        ),
-        3000,
+    "ours": replace(
+        OURS,
+        title="bertstream, bfloat16",
+        settings={"model": "builtin", "device": "cpu", "dtype": "bfloat16", "engine": "auto"},
     ),
-    "plain-faust": (
-        peer(
-            PLAIN_FAUST, "a plain Faust agent, batches of 32 as they come, float32", "float32", 32
-        ),
-        1000,
+    "hand-written": peer(
+        HAND_WRITTEN,
+        "a hand-written consumer, batches of 32 by length out of 512 records, bfloat16",
+        "bfloat16-by-length",
+        512,
+    ),
+    "plain-faust": peer(
+        PLAIN_FAUST, "a plain Faust agent, batches of 32 in order, float32", "float32", 32
     ),
 }
-"""Whom to measure, and on how many documents: the slow ones get fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,8 @@ class Round:
     """What one process has done."""
 
     documents_per_s: float
-    worker_cpu_s: float = 0.0
-    """Of the process that answers, for 1,000 documents."""
-    kafka_cpu_s: float = 0.0
-    """Of the broker, for 1,000 documents."""
+    cpu_s: tuple[float, float] | None = None
+    """Of the process that answers and of the broker, for 1,000 documents."""
 
 
 def main() -> int:
@@ -84,7 +81,8 @@ def main() -> int:
     table = describe(rounds)
     print(f"\n{table}")
     if arguments.write:
-        write_figures(arguments.write, "through-kafka", table)
+        about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
+        write_figures(arguments.write, "through-kafka", f"{about}\n\n{table}")
     return 0
 
 
@@ -94,69 +92,72 @@ def measure(site: Deployment, name: str, texts: Sequence[str], data: Path) -> Ro
         for worker in site.workers[:]:
             site.kill_worker(worker)
         return Round(in_a_process(name, data).documents_per_s)
-    site.subject, count = CONTENDERS[name]
+    site.subject = CONTENDERS[name]
     site.new_service()
     [worker] = site.have_workers(1)
     asyncio.run(answer(site, texts, WARM_UP_DOCUMENTS))
     processes = psutil.Process(worker.process.pid), psutil.Process(site.broker.pid)
     before = [_cpu_s(process) for process in processes]
-    seconds = asyncio.run(answer(site, texts, count, already=WARM_UP_DOCUMENTS))
-    used = [_cpu_s(process) - then for process, then in zip(processes, before, strict=True)]
-    return Round(count / seconds, *(1000 * cpu_s / count for cpu_s in used))
+    seconds = asyncio.run(answer(site, texts, DOCUMENTS))
+    process, kafka = (
+        1000 / DOCUMENTS * (_cpu_s(process) - then)
+        for process, then in zip(processes, before, strict=True)
+    )
+    return Round(DOCUMENTS / seconds, (process, kafka))
 
 
-async def answer(site: Deployment, texts: Sequence[str], count: int, already: int = 0) -> float:
-    """Send documents, all at once; seconds from then until all were answered, in any order."""
+async def answer(site: Deployment, texts: Sequence[str], count: int) -> float:
+    """Send documents, all at once; seconds from then until all are answered, in any order."""
     settings, servers = site.settings, site.broker.address
     consumer = AIOKafkaConsumer(bootstrap_servers=servers)
     async with consumer, AIOKafkaProducer(bootstrap_servers=servers) as producer:
-        partitions = await partitions_of(consumer, settings.response_topic)
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
+        consumer.assign(await partitions_of(consumer, settings.response_topic))
+        await consumer.seek_to_end()
+        missing = {uuid.uuid4().hex for _ in range(count)}
         began = time.monotonic()
         sent = [
             await producer.send(
                 settings.request_topic,
-                orjson.dumps({"id": f"{already}-{n}", "text": texts[n % len(texts)]}),
-                key=f"{already}-{n}".encode(),
+                orjson.dumps({"id": one, "text": texts[number % len(texts)]}),
+                key=one.encode(),
             )
-            for n in range(count)
+            for number, one in enumerate(missing)
         ]
         await asyncio.gather(*sent)
-        missing = already + count
         while missing:
-            fetched = await consumer.getmany(timeout_ms=100)
-            missing -= sum(map(len, fetched.values()))
-            assert missing >= 0, "answered twice"
-            assert time.monotonic() - began < ALL_WITHIN_S, f"{missing} are not answered"
+            assert time.monotonic() - began < ALL_WITHIN_S, f"{len(missing)} are not answered"
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                for record in records:
+                    content = orjson.loads(record.value)
+                    assert content["label"], content
+                    missing.remove(content["id"])
         return time.monotonic() - began
 
 
 def describe(rounds: dict[str, list[Round]]) -> str:
     """Medians with their range, and ratios to ours round by round."""
+    first = next(iter(rounds))
     lines = [
-        "| from topic to topic | documents/s | bertstream is faster by | "
+        f"| from topic to topic | documents/s | {CONTENDERS[first].title}: times as fast | "
         "CPU s for 1,000 documents: the process | and Kafka |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    ours = next(iter(rounds.values()))
     for name, done in rounds.items():
-        title = (
-            f"{SUBJECTS[name].title}, the engine without Kafka"
-            if name == OFFLINE
-            else CONTENDERS[name][0].title
-        )
-        ratio = [
-            mine.documents_per_s / one.documents_per_s for mine, one in zip(ours, done, strict=True)
+        ratios = [
+            mine.documents_per_s / one.documents_per_s
+            for mine, one in zip(rounds[first], done, strict=True)
         ]
-        cells = [spread([one.documents_per_s for one in done], 0), spread(ratio, 2)]
-        if name == OFFLINE:
-            cells += ["", ""]
-        else:
-            cells.append(spread([one.worker_cpu_s for one in done], 1))
-            cells.append(spread([one.kafka_cpu_s for one in done], 2))
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        cells = [_title(name), spread([one.documents_per_s for one in done], 0), spread(ratios, 2)]
+        used = [one.cpu_s for one in done if one.cpu_s]
+        cells += [spread(column, 1) for column in zip(*used, strict=True)] if used else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _title(name: str) -> str:
+    if name == OFFLINE:
+        return f"{WAYS[name].title}, the engine without Kafka"
+    return CONTENDERS[name].title
 
 
 def _cpu_s(process: psutil.Process) -> float:

