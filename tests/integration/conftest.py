@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import ConsumerRecord
 
@@ -106,6 +106,34 @@ class Topics:
         await admin.start()
         await admin.create_topics([NewTopic(topic, partitions, 1)])
         await admin.close()
+
+    async def delete_before(self, topic: str, offset: int) -> list[tuple[int, int]]:
+        """Delete the first records of every partition; their partitions and offsets."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        try:
+            [described] = await admin.describe_topics([topic])
+            numbers = [one["partition"] for one in described["partitions"]]
+            await admin.delete_records(
+                {TopicPartition(topic, number): RecordsToDelete(offset) for number in numbers}
+            )
+        finally:
+            await admin.close()
+        return [(number, one) for number in numbers for one in range(offset)]
+
+    async def write_in_transactions(
+        self, topic: str, transactions: Iterable[tuple[Iterable[Produced], bool]]
+    ) -> None:
+        """Write records in transactions, each with whether it is committed or else aborted."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap_servers, transactional_id=f"{topic}-writer"
+        )
+        async with producer:
+            for records, commits in transactions:
+                await producer.begin_transaction()
+                for record in records:
+                    await producer.send_and_wait(topic, record.value, key=record.key)
+                await (producer.commit_transaction() if commits else producer.abort_transaction())
 
     async def config(self, topic: str) -> dict[str, str]:
         """The configuration of a topic."""

@@ -188,6 +188,29 @@ def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
     assert again.stop() == 0
 
 
+def test_gaps_between_requests_lose_and_repeat_none(
+    settings: Settings, start_worker: StartWorker, topics: Topics
+) -> None:
+    """Deleted at the beginning, aborted and the markers of transactions in between."""
+    topic = settings.request_topic
+    kept = topics.write(topic, requests(40, "old"))
+    deleted = set(run(topics.delete_before(topic, 3)))
+    run(
+        topics.write_in_transactions(topic, [(requests(20, "a"), True), (requests(20, "b"), False)])
+    )
+    run(topics.write_in_transactions(topic, [(requests(20, "c"), True)]))
+    wanted = {f"old{n}" for n, place in enumerate(kept) if place not in deleted}
+    wanted |= {f"{prefix}{n}" for prefix in "ac" for n in range(20)}
+
+    for more in ("later", "last"):
+        worker = start_worker(settings)
+        topics.write(topic, requests(5, more))
+        wanted |= {f"{more}{n}" for n in range(5)}
+        responses = topics.responses(settings, len(wanted))
+        assert sorted(one["id"] for one in responses) == sorted(wanted)
+        assert worker.stop() == 0
+
+
 def test_a_worker_waits_for_its_broker_and_answers_probes_meanwhile(
     tmp_path: Path, start_worker: StartWorker, kafka_jars: list[Path], names: str
 ) -> None:
