@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.settings import Settings
 from benchmarks.faults.counting import Counts
@@ -242,6 +242,22 @@ def undecodable_records(site: Deployment, seconds: float = 15.0) -> Counts:
         return load.drain()
 
 
+def agent_raises(site: Deployment, seconds: float = 15.0) -> Counts:
+    """The agent raises twice, for a reason of no record."""
+    sound = site.subject
+    assert sound.failing is not None
+    site.subject = replace(sound, **sound.failing)
+    site.new_service()
+    try:
+        site.have_workers(1)
+        with site.load() as load:
+            load.run_for(seconds)
+            return load.drain()
+    finally:
+        site.subject = sound
+        site.new_service()
+
+
 def anything_at_random(site: Deployment, seconds: float = 60.0, seed: int = SEED) -> Counts:
     """Workers join, leave, are killed and frozen, connections cut and brokers killed, at random."""
     site.have_workers(2, through_proxy=True)
@@ -325,6 +341,7 @@ SCENARIOS = {
         Scenario(slow_network),
         Scenario(cutting_network),
         Scenario(undecodable_records, planned=True),
+        Scenario(agent_raises, planned=True),
         Scenario(anything_at_random),
     )
 }

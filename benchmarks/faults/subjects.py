@@ -29,6 +29,8 @@ class Subject:
     """What is set differently."""
     variables: dict[str, str] = field(default_factory=dict)
     """What its environment holds besides the settings."""
+    failing: dict[str, Any] | None = None
+    """What is different in one whose agent raises twice; None: it has no agent."""
     isolation_level: str = "read_uncommitted"
     """What its readers read."""
     carries_source: bool = True
@@ -67,7 +69,13 @@ class Process(StartedWorker):
             eventually(lambda: line in self.log, within_s, f"{line!r} in {self.log_file}")
 
 
-OURS = Subject("ours", "bertstream")
+OURS = Subject(
+    "ours",
+    "bertstream",
+    failing={
+        "command": ("-m", "tests.faults.failing_agent", "-A", "app", "worker", "-l", "info"),
+    },
+)
 EXACTLY_ONCE = Subject(
     "exactly-once",
     "bertstream, exactly once",
@@ -79,6 +87,7 @@ PLAIN_FAUST = Subject(
     "a plain Faust agent",
     ("-m", "benchmarks.peers.plain_faust", "worker", "-l", "info", "--without-web"),
     "[^Worker]: Ready",
+    failing={"variables": {"PEER_MODEL": "failing"}},
     carries_source=False,
 )
 HAND_WRITTEN = Subject(

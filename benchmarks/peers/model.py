@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from benchmarks.engine import Label, by_transformers
@@ -25,10 +26,22 @@ def trivial(texts: Sequence[str]) -> list[str]:
     return ["Sports" if "match" in text.lower() else "World" for text in texts]
 
 
+_batches = count(1)
+
+
+def failing(texts: Sequence[str]) -> list[str]:
+    """Raises twice, for a reason of no text."""
+    if next(_batches) in {10, 20}:
+        raise RuntimeError("a failure of nobody who was asked")
+    return trivial(texts)
+
+
 label: Label
 match os.environ.get("PEER_MODEL", "trivial"):
     case "trivial":
         label = trivial
+    case "failing":
+        label = failing
     case "float32":
         label = by_transformers("float32", by_length=False)
     case "bfloat16-by-length":

@@ -96,6 +96,7 @@ def shares(worker: StartedWorker, count: int) -> bool:
 def test_two_workers_share_the_partitions_and_each_page_shows_both(
     settings: Settings, start_worker: StartWorker, topics: Topics
 ) -> None:
+    settings = settings.model_copy(update={"session_timeout_s": 60.0})
     first = start_worker(settings)
     second = start_worker(settings)
     eventually(lambda: shares(first, 2) and shares(second, 2), 30, "both pages show both workers")
@@ -116,6 +117,9 @@ def test_two_workers_share_the_partitions_and_each_page_shows_both(
         sending = background.submit(send_steadily, topics, settings, seconds=6.0)
         eventually(lambda: first.get("/api/status")[1]["throughput"]["now"]["records_per_s"], 20)
         assert second.stop() == 0
+        # It has left the group, rather than been missed at the end of its session.
+        everything = [0, 1, 2, 3]
+        eventually(lambda: everything in partitions_by_worker(first).values(), 20, "all is ours")
         sent = 200 + sending.result()
     responses = topics.responses(settings, sent)
     assert len(responses) == sent
