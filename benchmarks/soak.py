@@ -23,7 +23,7 @@ from benchmarks.page import write_figures
 
 SAMPLE_S = 5.0
 SETTLED_SHARE = 0.1
-"""From what share of the time on memory must not grow."""
+"""From what share of the time on a worker has all that it needs."""
 
 
 @dataclass
@@ -84,16 +84,17 @@ def watch(load: Load, pid: int, seconds: float) -> Series:
 
 def describe(capacity: float, counts: Counts, series: Series, complaints: list[str]) -> str:
     """The figures as a Markdown table."""
-    slope, _ = statistics.linear_regression(series.at_s, series.rss_mib)
+    half = len(series.at_s) // 2
+    slope, _ = statistics.linear_regression(series.at_s[half:], series.rss_mib[half:])
+    memory = ", ".join(f"{series.rss_mib[place]:.0f}" for place in (0, half, -1))
     rows = {
         "capacity of the worker": f"{capacity:.0f}/s",
         "load": f"{counts.rate:.0f}/s for {counts.duration_s / 60:.1f} min",
         "sent, answered": f"{counts.sent:,}, {counts.answered:,}",
         "lost, duplicated, wrongly keyed, failed": f"{counts.lost}, {counts.duplicated}, "
         f"{counts.wrongly_keyed}, {counts.failed}",
-        f"memory of the worker at {SETTLED_SHARE:.0%}, at the end": f"{series.rss_mib[0]:.0f} MiB, "
-        f"{series.rss_mib[-1]:.0f} MiB",
-        "its slope from there": f"{slope * 3600:+.1f} MiB an hour",
+        f"memory of the worker at {SETTLED_SHARE:.0%}, half-way, at the end, MiB": memory,
+        "its slope in the second half": f"{slope * 3600:+.1f} MiB an hour",
         "requests waiting: median, most, at the end": f"{statistics.median(series.lag):.0f}, "
         f"{max(series.lag)}, {series.lag[-1]}",
         "longest pause": f"{counts.longest_pause_s:.1f} s",
