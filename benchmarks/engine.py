@@ -56,10 +56,12 @@ def by_transformers(dtype: str, *, by_length: bool, batch_size: int = 32) -> Lab
     """A loop over batches, as one writes it by hand; cuts off what is longer than the window."""
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
     from models.inference.checkpoint import BUILTIN_HEAD, builtin_encoder
     from models.nn.classifier import ClassifierHead
 
+    logging.disable_progress_bar()
     folder = builtin_encoder()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
