@@ -97,7 +97,10 @@ def one_of_two_killed(site: Deployment, kills: int = 2, seed: int = SEED) -> Cou
 
 
 def worker_frozen(
-    site: Deployment, frozen_s: float = 3 * SESSION_S, one_in_broken: int = 0
+    site: Deployment,
+    frozen_s: float = 3 * SESSION_S,
+    awake_s: float = SESSION_S + 2.0,
+    one_in_broken: int = 0,
 ) -> Counts:
     """SIGSTOP of a worker past its session time-out while another one lives, then SIGCONT."""
     frozen, _ = site.have_workers(2)
@@ -108,7 +111,7 @@ def worker_frozen(
             load.run_for(frozen_s)
         finally:
             frozen.process.send_signal(signal.SIGCONT)
-        load.run_for(SESSION_S + 2.0)
+        load.run_for(awake_s)
         return load.drain()
 
 

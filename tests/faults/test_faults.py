@@ -17,6 +17,8 @@ from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import EXACTLY_ONCE
 from tests.integration.conftest import Topics
 
+FROZEN = {"frozen_s": scenarios.SESSION_S + 2.0, "awake_s": 4.0}
+
 
 def assert_nothing_is_lost(counts: Counts) -> None:
     assert counts.sent > 100
@@ -80,7 +82,7 @@ def test_one_of_two_workers_is_killed(site: Deployment) -> None:
 
 
 def test_a_worker_that_is_frozen_past_its_session(site: Deployment) -> None:
-    assert_nothing_is_lost(scenarios.worker_frozen(site, frozen_s=scenarios.SESSION_S + 2.0))
+    assert_nothing_is_lost(scenarios.worker_frozen(site, **FROZEN))
 
 
 @pytest.mark.parametrize("fault", [scenarios.slow_network, scenarios.cutting_network])
@@ -107,11 +109,7 @@ def exactly_once(site: Deployment) -> Iterator[Deployment]:
 def test_exactly_once_a_crash_repeats_neither_an_answer_nor_a_dead_letter(
     exactly_once: Deployment, fault: Callable[..., Counts]
 ) -> None:
-    short: dict[str, float]
-    if fault is scenarios.worker_frozen:
-        short = {"frozen_s": scenarios.SESSION_S + 2.0}
-    else:
-        short = {"kills": 1}
+    short = FROZEN if fault is scenarios.worker_frozen else {"kills": 1}
     counts = fault(exactly_once, one_in_broken=10, **short)
     assert_answered_once(counts)
 
