@@ -14,11 +14,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import (
-    IllegalOperation,
-    KafkaError,
-    ProducerFenced,
-)
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from app.dead_letter_topic import DeadLetterTopic, Selection
 from app.dead_letters import REPLAY_COUNT, DeadLetter, Filter, Mark

