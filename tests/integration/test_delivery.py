@@ -545,11 +545,14 @@ def test_a_delivery_that_fails_for_no_known_reason_is_told_of_and_keeps_no_room(
             with monkeypatch.context() as patch:
                 patch.setattr(Envelope, "send", fail)
                 await at.publish(at.owner.outcome(at.message(0), EmptyText("blank")))
+                with pytest.raises(AssertionError, match="of nobody"):
+                    await at.publisher.publish([at.owner.outcome(at.message(1))])
             assert at.owner.errors == [error]
             assert at.owner.acknowledged == []
+            assert at.publisher.awaiting_delivery == at.publisher.confirmations._waiting == 0
             assert at.publisher.stalled is None
-            await at.publish(at.owner.outcome(at.message(1)))
-            assert at.owner.acknowledged == [1]
+            await at.publish(at.owner.outcome(at.message(2)))
+            assert at.owner.acknowledged == [2]
 
     run(publish())
 

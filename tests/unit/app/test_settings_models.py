@@ -12,7 +12,9 @@ import pytest
 import models
 from app.cli import main
 from app.errors import SettingsError
+from app.registry import load_registry
 from app.settings import load_settings, parse_models
+from models.inference.cpu_layers import can_pack
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +71,13 @@ def test_commands_take_a_folder_with_any_name(
     assert run("evaluate", "--data", "data.jsonl")["accuracy"] == 1.0
     [served] = run("models")
     assert (served["name"], Path(served["path"])) == ("default", Path(folder))
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_the_engine_is_the_one_of_the_settings(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERTSTREAM_ENGINE", engine)
+    settings = load_settings(_env_file=None, device="cpu", dtype="bfloat16")
+    [model] = load_registry(settings, lambda _: None).describe()
+    assert model["engine"] == ("packed" if engine == "auto" and can_pack() else "plain")

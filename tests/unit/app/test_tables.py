@@ -89,6 +89,10 @@ def app(tmp_path: Path) -> BertstreamApp:
     return create_app(Settings(app_id="ours", broker_url="kafka://127.0.0.1:1", data_dir=tmp_path))
 
 
+def test_the_banner_of_faust_names_our_page(app: BertstreamApp) -> None:
+    assert app.web_server_url == "http://127.0.0.1:6066"
+
+
 def test_the_changelogs_have_the_names_and_configuration_that_they_are_created_with(
     app: BertstreamApp,
 ) -> None:
