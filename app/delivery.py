@@ -43,14 +43,14 @@ class Publisher(Service):  # type: ignore[misc]
         settings: Settings,
         telemetry: Telemetry,
         is_current: Callable[[Outcome], bool],
-        begin: Callable[[Outcome], bool],
+        may_answer: Callable[[Outcome], bool],
         on_error: Callable[[BaseException], None],
         **kwargs: Any,
     ) -> None:
         """
         Args:
             is_current: whether the request's partition is still ours, as it was when it was read.
-            begin: notes that an outcome is about to be sent; False where it must not be any more.
+            may_answer: whether an outcome may be sent, since it can still be acknowledged.
             on_error: called when an outcome can be neither delivered nor refused, for a reason
                 that nobody has foreseen; its request stays open.
         """
@@ -59,7 +59,7 @@ class Publisher(Service):  # type: ignore[misc]
         self.telemetry = telemetry
         self.awaiting_delivery = 0
         self._is_current = is_current
-        self._begin = begin
+        self._may_answer = may_answer
         self._on_error = on_error
         self.confirmations = Confirmations()
         self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
@@ -80,7 +80,7 @@ class Publisher(Service):  # type: ignore[misc]
             await self._room.acquire()
             self.awaiting_delivery += 1
             # Its partition may have gone while there was no room.
-            if self._begin(outcome):
+            if self._may_answer(outcome):
                 await self._send(outcome)
             else:
                 self.leave()

@@ -15,20 +15,21 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError, OffsetMetadataTooLargeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from app.kafka import client_options
-from app.offsets import committed_offsets
+from app.offsets import Commit, cluster_id, committed_offsets
 from app.settings import Settings
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 1.0
 MAX_POLL_INTERVAL_S = 24 * 3600
 """aiokafka leaves the group when nothing was fetched for this long, as when responses cannot be
 written for hours. What else could hang has a limit of its own."""
 COMMITTED_TIMEOUT_S = 10.0
+RETRY_S = 0.5
 REBALANCE_DRAIN_S = 1.5
 """Longest that a rebalance waits for all that is under way."""
 REBALANCE_TIMEOUT_S = 12.0
@@ -77,6 +78,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """The assignment in which the records were fetched that `getmany` gave last."""
         self.returned = False
         """Whether the last assignment was of the same generation of the group as the one before."""
+        self.found: Mapping[TP, Commit] = {}
+        """What was committed of each partition when it was assigned."""
+        self._cluster = ""
         self._generation = 0
         self._sought = 0
 
@@ -133,25 +137,39 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             max_poll_records=self.app.conf.broker_max_poll_records,
         )
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+    async def _commit(self, commits: Mapping[TP, Commit]) -> bool:
         consumer = self._ensure_consumer()
         assignment = self.assignment()
-        wanted = {
-            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
-            for tp, offset in offsets.items()
+        mine = {
+            driver.ensure_aiokafka_TP(tp): commit
+            for tp, commit in commits.items()
             if tp in assignment
         }
-        if not wanted:
+        if not mine:
             return False
         try:
-            await consumer.commit(wanted)
+            await consumer.commit(self._with_metadata(mine))
         except CommitFailedError:
             raise
         except KafkaError as error:
+            if isinstance(error, OffsetMetadataTooLargeError):
+                self.log.warning(
+                    "the broker takes less metadata (offset.metadata.max.bytes): what was answered "
+                    "behind an open request is answered again by its next owner"
+                )
+                self._cluster = ""
             # Nothing is lost: the offsets stay committable, here or with their new owner.
             self.log.warning("offsets were not committed, the next commit tries again: %s", error)
             return False
         return True
+
+    def _with_metadata(
+        self, commits: Mapping[TopicPartition, Commit]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {
+            tp: OffsetAndMetadata(commit.offset, commit.metadata(self._cluster))
+            for tp, commit in commits.items()
+        }
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the committed offsets; without one, to where the group begins.
@@ -162,37 +180,46 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         offsets: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
         return offsets
 
-    async def _seek_to_committed(self) -> dict[TP, int | None]:
+    async def _seek_to_committed(self) -> dict[TP, int]:
         consumer = self._ensure_consumer()
         assignment = self.assignments
         partitions = consumer.assignment()
         committed = await self._committed(consumer, partitions)
-        new = [tp for tp in partitions if committed[tp] is None]
+        new = [tp for tp in partitions if tp not in committed]
         if new and self.settings.auto_offset_reset == "latest":
             # Committed at once, or a rebalance before the first answer would skip its request.
             ends = await consumer.end_offsets(new)
             await consumer.commit(ends)
-            committed |= ends
+            committed |= {tp: Commit(offset) for tp, offset in ends.items()}
         elif new:
             await consumer.seek_to_beginning(*new)
-        for tp, offset in committed.items():
-            if offset is not None:
-                consumer.seek(tp, offset)
+        for tp, commit in committed.items():
+            consumer.seek(tp, commit.offset)
+        self.found = {TP(*tp): commit for tp, commit in committed.items()}
         self._sought = assignment
         for waiter in list(consumer._fetcher._fetch_waiters):
             consumer._fetcher._notify(waiter)
-        return {TP(*tp): offset for tp, offset in committed.items()}
+        return {tp: commit.offset for tp, commit in self.found.items()}
 
     async def _committed(
         self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
-    ) -> dict[TopicPartition, int | None]:
+    ) -> dict[TopicPartition, Commit]:
+        """What is committed of the partitions of which anything is."""
         async with asyncio.timeout(COMMITTED_TIMEOUT_S):
             while True:
                 try:
-                    return await committed_offsets(consumer._client, self.app.conf.id, partitions)
+                    self._cluster = await cluster_id(consumer._client)
+                    found = await committed_offsets(consumer._client, self.app.conf.id, partitions)
                 except KafkaError as error:
                     self.log.warning("asking for the committed offsets again: %s", error)
-                    await asyncio.sleep(HEARTBEAT_S / 4)
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    break
+        return {
+            tp: Commit.read(committed.offset, committed.metadata, self._cluster)
+            for tp, committed in found.items()
+            if committed is not None
+        }
 
     async def rejoin(self) -> None:
         """Join the group anew, so that everything uncommitted is read again."""

@@ -199,11 +199,12 @@ class Chain:
         try:
             await producer.start()
             tp = TopicPartition(self.tp.topic, self.tp.partition)
-            committed = await committed_offsets(producer.client, settings.app_id, [tp])
+            found = await committed_offsets(producer.client, settings.app_id, [tp])
         except BaseException:
             self._publisher.retire(producer)
             raise
-        self._committed = committed[tp] or 0
+        committed = found[tp]
+        self._committed = 0 if committed is None else committed.offset
         self._producer = producer
         return producer
 

@@ -23,15 +23,14 @@ from mode import Service
 from app.delivery import MAX_AWAITING_DELIVERY
 from app.fetching import REBALANCE_DRAIN_S, ConsumerThread, RebalanceListener
 from app.kafka import client_options
-from app.offsets import OffsetTracker
+from app.offsets import Commit, OffsetTracker
 from app.recurrence import Recurrence
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, PREFIX, Settings
 
 COMMIT_INTERVAL_S = 0.2
 """What was answered since the last commit is answered again after a crash."""
-GAPS_S = 3.0
 LAST_DELIVERY_S = 1.0
-LAST_COMMIT_S = 2.0
+LAST_COMMIT_S = 1.5
 DRAIN_POLL_S = 0.05
 PRODUCER_TIMEOUT_S = 20.0
 MAX_REPLACED = 3
@@ -109,7 +108,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """The tracker of the partition, in the generation of the message."""
         tracker = self._trackers.get(message.tp)
         if tracker is None or tracker.generation != message.generation_id:
-            tracker = self._trackers[message.tp] = OffsetTracker(message.generation_id)
+            tracker = OffsetTracker(message.generation_id, self._thread.found.get(message.tp))
+            self._trackers[message.tp] = tracker
         return tracker
 
     def take(self, message: Message) -> bool:
@@ -148,16 +148,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         tracker = self._trackers.get(message.tp)
         return tracker is not None and tracker.generation == message.generation_id
 
-    def begin_answer(self, message: Message) -> bool:
-        """Note that the answer to `message` is sent; False where it must not be any more."""
-        if not self.owns(message) or (self._letting_go and not self._is_needed(message)):
-            return False
-        self._trackers[message.tp].begin_answer(message.offset)
-        return True
-
-    def _is_needed(self, message: Message) -> bool:
-        """Whether answers were sent that can be committed only once this one is done, too."""
-        return self.owns(message) and message.offset < self._trackers[message.tp].furthest
+    def may_answer(self, message: Message) -> bool:
+        """Whether an answer to `message`, sent now, can still be committed."""
+        return self.owns(message) and not self._letting_go
 
     def answered_upto(self, tp: TP) -> int:
         """Offset before which every request of the partition has been answered."""
@@ -220,22 +213,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def _let_go(self, limit_s: float) -> None:
         """Wait for the answers that are under way, at most `limit_s` seconds; commit.
 
-        What is not answered by then is read again by the next owner, except for what comes before
-        an answer that was sent: that is waited for a little longer, or the answer could not be
-        committed, and would be given again.
+        What is not answered by then is read again by the next owner.
         """
         await self._wait_for_answers(limit_s)
         self._letting_go = True
-        if count := len(self._unacked_messages):
-            self.app.pool.drop(lambda job: not self._is_needed(job.event.message))
-            for message in list(self._unacked_messages):
-                if not self._is_needed(message):
-                    self._unacked_messages.discard(message)
+        if self._unacked_messages:
             self.log.info(
-                "%d records were not answered in time and will be read again, %d are waited for",
-                *(count - len(self._unacked_messages), len(self._unacked_messages)),
+                "%d records were not answered in time and will be read again",
+                len(self._unacked_messages),
             )
-            await self._wait_for_answers(GAPS_S)
+            self.app.pool.drop(lambda _: True)
             self._unacked_messages.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_DELIVERY_S):
@@ -273,15 +260,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self.sleep(COMMIT_INTERVAL_S)
             await self.commit()
 
-    def uncommitted(self) -> dict[TP, int]:
-        """Offset to commit next, by partition; what transactions commit is none of it."""
+    def uncommitted(self) -> dict[TP, Commit]:
+        """What to commit next, by partition; what transactions commit is none of it."""
         in_transactions = (
             self.settings.request_topic if self.settings.delivery == "exactly-once" else None
         )
         return {
-            tp: tracker.committable
+            tp: commit
             for tp, tracker in self._trackers.items()
-            if tracker.committable is not None and tp.topic != in_transactions
+            if tp.topic != in_transactions and (commit := tracker.committable) is not None
         }
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
@@ -291,24 +278,25 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _commit_tps(self, tps: Iterable[TP], start_new_transaction: bool) -> bool:
         uncommitted = self.uncommitted()
-        offsets = {tp: uncommitted[tp] for tp in tps}
+        commits = {tp: uncommitted[tp] for tp in tps}
         requests = self.settings.request_topic
-        changelogs_first = any(tp.topic != requests for tp in offsets)
+        changelogs_first = any(tp.topic != requests for tp in commits)
         if changelogs_first and not await self.app.flush_in_time():
-            offsets = {tp: offset for tp, offset in offsets.items() if tp.topic == requests}
-        if not offsets:
+            commits = {tp: commit for tp, commit in commits.items() if tp.topic == requests}
+        if not commits:
             return False
-        trackers = {tp: self._trackers[tp] for tp in offsets}
+        trackers = {tp: self._trackers[tp] for tp in commits}
         try:
-            if not await self._commit(offsets):
+            if not await self._commit(commits):
                 return False
         except CommitFailedError:
             self.log.warning("offsets not committed: the group has gone on without this worker")
             for tracker in trackers.values():
                 tracker.close()
             return False
-        for tp, offset in offsets.items():
-            trackers[tp].committed = offset
+        for tp, commit in commits.items():
+            trackers[tp].committed = commit
+        offsets = {tp: commit.offset for tp, commit in commits.items()}
         self._committed_offset.update(offsets)
         self.app.tables.on_commit(offsets)
         self.app.monitor.on_tp_commit(offsets)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 AGENTS = ("agents.predict", "agents.throughput")
 """Named one by one, so that one which cannot be imported fails the start."""
 BROKER_RETRY_S = 1.0
-FLUSH_TIMEOUT_S = 2.0
+FLUSH_TIMEOUT_S = 1.0
 STREAM_BUFFER_RECORDS = 4096
 MAX_FAILURES = 3
 FAILURES_S = 60.0
@@ -101,13 +101,13 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         def is_current(outcome: Outcome) -> bool:
             return bool(self.consumer.owns(outcome.job.event.message))
 
-        def begin(outcome: Outcome) -> bool:
-            return bool(self.consumer.begin_answer(outcome.job.event.message))
+        def may_answer(outcome: Outcome) -> bool:
+            return bool(self.consumer.may_answer(outcome.job.event.message))
 
         def on_error(error: BaseException) -> None:
             self.add_future(self._read_again("the delivery of an outcome", error))
 
-        seams = self.settings, self.telemetry, is_current, begin, on_error
+        seams = self.settings, self.telemetry, is_current, may_answer, on_error
         if self.settings.delivery == "exactly-once":
             return ExactlyOncePublisher(*seams, consumer=lambda: self.consumer)
         return AtLeastOncePublisher(*seams)

@@ -19,6 +19,8 @@ from app.kafka import partitions_of, seek_to_end
 from benchmarks.faults.counting import Answer, Counts, Ledger, Request
 
 TEXT = "The striker scored twice as the home side won the cup final. Match {number}."
+LONG_TEXT = TEXT * (64 * 1024 // len(TEXT))
+"""Takes a device seconds, unlike everything that is sent after it."""
 BROKEN = b'{"text": "no end'
 TICK_S = 0.02
 CATCH_UP_S = 0.5
@@ -40,6 +42,7 @@ class Load:
         bootstrap_servers: the broker, by an address that no fault is put on.
         rate: requests per second.
         one_in_broken: one request in so many cannot be decoded; 0: none.
+        one_in_long: one request in so many holds a document of 64 KiB; 0: none.
         isolation_level: the reader's, `read_committed` to see committed transactions alone.
         carries_source: see `Ledger`.
         watch: called again and again while the load is waited for; what it says is remarked.
@@ -53,6 +56,7 @@ class Load:
         *,
         rate: float,
         one_in_broken: int = 0,
+        one_in_long: int = 0,
         isolation_level: str = "read_uncommitted",
         carries_source: bool = True,
         watch: Callable[[], str | None] = lambda: None,
@@ -62,6 +66,7 @@ class Load:
         self._response_topic = response_topic
         self._rate = rate
         self._one_in_broken = one_in_broken
+        self._one_in_long = one_in_long
         self._isolation_level = isolation_level
         self._watch = watch
         self._run = f"load{uuid.uuid4().hex[:8]}-"
@@ -213,7 +218,9 @@ class Load:
         request = Request(
             identifier if sound else key, key.encode(), partition, sound, time.monotonic()
         )
-        value = orjson.dumps({"id": identifier, "text": TEXT.format(number=number)})
+        long = self._one_in_long and number % self._one_in_long == 0
+        text = LONG_TEXT if long else TEXT
+        value = orjson.dumps({"id": identifier, "text": text.format(number=number)})
         self.ledger.sending(request)
         self._unresolved += 1
         sent = await producer.send(

@@ -67,6 +67,19 @@ def rolling_restart(site: Deployment, workers: int = 3) -> Counts:
         return load.drain()
 
 
+def long_documents(site: Deployment, seconds: float = 16.0) -> Counts:
+    """A worker joins, and one leaves, while documents of 64 KiB are predicted."""
+    site.have_workers(1)
+    rate = site.rate / 3
+    with site.load(rate=rate, one_in_long=int(rate * seconds / 2)) as load:
+        joined = site.start_worker()
+        joined.wait_until_ready()
+        load.run_for(seconds)
+        site.stop_worker(site.workers[0])
+        load.run_for(site.steady_s)
+        return load.drain()
+
+
 def only_worker_killed(
     site: Deployment, kills: int = 4, seed: int = SEED, one_in_broken: int = 0
 ) -> Counts:
@@ -83,11 +96,13 @@ def only_worker_killed(
         return load.drain()
 
 
-def one_of_two_killed(site: Deployment, kills: int = 2, seed: int = SEED) -> Counts:
+def one_of_two_killed(
+    site: Deployment, kills: int = 2, seed: int = SEED, one_in_long: int = 0
+) -> Counts:
     """`kill -9` of a worker while another one lives, and then of that one."""
     site.have_workers(2)
     moments = random.Random(seed)
-    with site.load() as load:
+    with site.load(one_in_long=one_in_long) as load:
         for _ in range(kills):
             site.have_workers(2)
             load.run_for(moments.uniform(2.0, 5.0))
@@ -331,6 +346,7 @@ SCENARIOS = {
         Scenario(members_join_and_leave, planned=True),
         Scenario(members_leave_together, planned=True),
         Scenario(rolling_restart, planned=True),
+        Scenario(long_documents, planned=True),
         Scenario(only_worker_killed),
         Scenario(one_of_two_killed),
         Scenario(worker_frozen),

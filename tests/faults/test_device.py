@@ -1,5 +1,5 @@
-"""A device that hangs: once, and the worker goes on; for good, and it ends for the next one. And
-one without memory for a document, which is that document's affair alone."""
+"""A device that hangs: once, and the worker goes on; for good, and it ends for the next one. One
+that is slow, and one without memory for a document, which is that document's affair alone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 
 from app.settings import Settings
 from app.topics import ensure_topics
+from benchmarks import slow_device
+from tests.faults import exhausted_device, hanging_device
 from tests.faults.exhausted_device import TEXT
 from tests.faults.hanging_device import FILE
 from tests.integration.conftest import Produced, Topics, run
@@ -22,14 +24,15 @@ from tests.integration.test_worker import duplicates, requests
 from tests.workers import StartedWorker, eventually, service_settings
 
 ENDS_WITHIN_S = 60.0
+COMMITTED_WITHIN_S = 1.0
 
 Serve = Callable[..., Settings]
 Start = Callable[..., StartedWorker]
 
 
-def device(name: str) -> list[str]:
-    """The command of a worker with one of the devices of this folder."""
-    return [sys.executable, "-m", f"tests.faults.{name}", "-A", "app", "worker", "-l", "info"]
+def device(module: str) -> list[str]:
+    """The command of a worker whose device is that of the module."""
+    return [sys.executable, "-m", module, "-A", "app", "worker", "-l", "info"]
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_a_device_that_hangs(start: Start, serve: Serve, bootstrap_servers: str)
     settings = serve(batch_timeout_s=1, drain_timeout_s=2)
     topics = Topics(bootstrap_servers)
     hang = settings.data_dir / FILE
-    worker = start(settings, command=device("hanging_device"))
+    worker = start(settings, command=device(hanging_device.__name__))
 
     hang.touch()
     topics.write(settings.request_topic, requests(300, "once"))
@@ -92,6 +95,26 @@ def test_a_device_that_hangs(start: Start, serve: Serve, bootstrap_servers: str)
     assert next_one.stop() == 0
 
 
+def test_a_crash_repeats_nothing_that_was_answered_behind_a_long_document(
+    start: Start, serve: Serve, bootstrap_servers: str
+) -> None:
+    settings = serve(batch_tokens=2048)
+    topics = Topics(bootstrap_servers)
+    worker = start(settings, command=device(slow_device.__name__))
+    long = orjson.dumps({"id": "long", "text": "Once upon a time. " * 8_000})
+    short = [orjson.dumps({"id": f"short-{n}", "text": f"Goal {n}."}) for n in range(50)]
+    # The key makes it one partition.
+    topics.write(settings.request_topic, [Produced(value, b"same") for value in (long, *short)])
+    assert len(topics.responses(settings, 50, quiet_s=COMMITTED_WITHIN_S)) == 50
+    worker.kill()
+
+    next_one = start(settings)
+    responses = topics.responses(settings, 51)
+    assert duplicates(responses) == {}
+    assert {one["id"] for one in responses} == {"long", *(f"short-{n}" for n in range(50))}
+    assert next_one.stop() == 0
+
+
 def test_a_device_without_memory_for_a_document(
     start: Start, serve: Serve, bootstrap_servers: str
 ) -> None:
@@ -104,7 +127,7 @@ def test_a_device_without_memory_for_a_document(
         settings.request_topic,
         [*neighbours[:20], Produced(value, b"too much", [("tag", b"kept")]), *neighbours[20:]],
     )
-    worker = start(settings, command=device("exhausted_device"))
+    worker = start(settings, command=device(exhausted_device.__name__))
 
     responses = topics.responses(settings, 41)
     assert duplicates(responses) == {}

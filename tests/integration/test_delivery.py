@@ -589,7 +589,8 @@ async def is_committed(at: Bench, offset: int) -> None:
 async def committed(at: Bench) -> int | None:
     async with administration(at.settings) as admin:
         tp = TopicPartition(*at.tp)
-        return (await committed_offsets(admin._client, at.settings.app_id, [tp]))[tp]
+        found = (await committed_offsets(admin._client, at.settings.app_id, [tp]))[tp]
+        return None if found is None else found.offset
 
 
 def test_a_former_owner_that_wakes_up_writes_nothing_twice(

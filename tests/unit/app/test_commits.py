@@ -1,8 +1,9 @@
 """The consumer's bookkeeping against a plain model, through whatever can happen to a partition.
 
 The model: what may be committed is the offset after the longest prefix of the records handed over
-in this generation of which every one has been answered. Nothing of Kafka is needed for it but the
-answer to a commit, which the test gives.
+in this generation of which every one has been answered, with the answered ones behind it; those
+need no answer in the next generation. Nothing of Kafka is needed for it but the answer to a
+commit, which the test gives.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from app.offsets import Commit
 from app.settings import Settings
 from app.transport import Consumer
 from app.worker import BertstreamApp, create_app
@@ -26,6 +28,8 @@ from tests.word_counter import Models, WordCounter
 
 TOPIC = "bert-requests"
 PARTITIONS = [TP(TOPIC, number) for number in range(2)]
+CLUSTER = "4L6g3nShT-eMCtK--X86sw"
+NOTHING = Commit(0)
 
 
 class Unconnected(Consumer):
@@ -33,14 +37,14 @@ class Unconnected(Consumer):
 
     refuses = False
     left_behind = False
-    broker: dict[TP, int]
+    broker: dict[TP, Commit]
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+    async def _commit(self, commits: Mapping[TP, Commit]) -> bool:
         await asyncio.sleep(0)
         if self.left_behind:
             raise CommitFailedError
         if not self.refuses:
-            self.broker.update(offsets)
+            self.broker.update(commits)
         return not self.refuses
 
 
@@ -50,9 +54,11 @@ class Log:
 
     offsets: list[int]
     """What the topic holds: compaction and transactions leave gaps between them."""
-    committed: int = 0
+    committed: Commit = NOTHING
     """By the broker."""
-    committed_here: int | None = None
+    found: Commit = NOTHING
+    """Committed when this generation began."""
+    committed_here: Commit | None = None
     """By this generation."""
     position: int = 0
     """Index of the next record to be fetched."""
@@ -66,22 +72,28 @@ class Log:
     def restart(self) -> None:
         """Read again from what is committed, as a new generation does."""
         self.seek()
+        metadata = self.committed.metadata(CLUSTER)
+        self.found = Commit.read(self.committed.offset, metadata, CLUSTER)
+        assert self.found == self.committed
         self.committed_here = None
         self.handed, self.taken, self.answered = [], {}, set()
 
     def seek(self) -> None:
         """Go back to what is committed."""
-        self.position = sum(offset < self.committed for offset in self.offsets)
+        self.position = sum(offset < self.committed.offset for offset in self.offsets)
 
     @property
-    def next(self) -> int | None:
-        """The offset after the longest answered prefix."""
-        upto = None
+    def next(self) -> Commit | None:
+        """The longest answered prefix, and what is answered behind it."""
+        done = self.answered | self.found.ahead
+        if done.isdisjoint(self.handed):
+            return None
+        upto = self.handed[0]
         for offset in self.handed:
-            if offset not in self.answered:
+            if offset not in done:
                 break
             upto = offset + 1
-        return upto
+        return Commit(upto, frozenset(offset for offset in done if offset >= upto))
 
     @property
     def under_way(self) -> list[int]:
@@ -113,7 +125,7 @@ class Commits(RuleBasedStateMachine):
         self.logs: dict[TP, Log] = {}
         for tp, steps, start in zip(PARTITIONS, gaps, starts, strict=True):
             offsets = [start + sum(steps[:n]) for n in range(len(steps))]
-            self.logs[tp] = Log(offsets, committed=0)
+            self.logs[tp] = Log(offsets)
         self.assigned = set(PARTITIONS)
         self.late: list[Message] = []
         self.consumer = self.runner.run(self._new_consumer())
@@ -156,7 +168,7 @@ class Commits(RuleBasedStateMachine):
         for message in log.queue[:count]:
             if message.generation_id == self.generation:
                 new = self.consumer.take(message)
-                assert new == (message.offset not in log.taken)
+                assert new == (message.offset not in log.taken.keys() | log.found.ahead)
                 if new:
                     log.taken[message.offset] = message
         del log.queue[:count]
@@ -202,9 +214,9 @@ class Commits(RuleBasedStateMachine):
         done = self.runner.run(self.consumer.commit())
         assert done == (bool(expected) and not refused)
         if done:
-            for tp, offset in expected.items():
-                assert offset is not None
-                self.logs[tp].committed = self.logs[tp].committed_here = offset
+            for tp, commit in expected.items():
+                assert commit is not None
+                self.logs[tp].committed = self.logs[tp].committed_here = commit
             assert self.consumer.broker | expected == self.consumer.broker
 
     @rule(kept=st.sets(st.sampled_from(PARTITIONS)))
@@ -225,6 +237,7 @@ class Commits(RuleBasedStateMachine):
             log = self.logs[tp]
             self.late += [log.taken[offset] for offset in log.under_way]
             log.restart()
+        self.consumer._thread.found = {tp: log.found for tp, log in self.logs.items()}
         self.generation += 1
         self.app.consumer_generation_id = self.generation
         self.assigned = kept
@@ -244,8 +257,8 @@ class Commits(RuleBasedStateMachine):
         self.commit(refused=False)
         for tp in self.assigned:
             log = self.logs[tp]
-            assert log.committed == log.offsets[-1] + 1
-            assert self.consumer.answered_upto(tp) in {0, log.committed}
+            assert log.committed == Commit(log.offsets[-1] + 1)
+            assert self.consumer.answered_upto(tp) in {0, log.committed.offset}
         # Room that was never given back would stop the worker in the end.
         assert self.consumer._open_bytes.total() == 0
 
@@ -254,7 +267,7 @@ class Commits(RuleBasedStateMachine):
         return tp in self.assigned and log.next not in {None, log.committed_here}
 
     @invariant()
-    def only_the_answered_prefix_is_committable(self) -> None:
+    def what_is_answered_is_committable(self) -> None:
         if hasattr(self, "consumer"):
             expected = {tp: log.next for tp, log in self.logs.items() if self._committable(tp)}
             assert self.consumer.uncommitted() == expected
@@ -262,8 +275,8 @@ class Commits(RuleBasedStateMachine):
     @invariant()
     def nothing_unanswered_is_committed(self) -> None:
         for log in getattr(self, "logs", {}).values():
-            skipped = {offset for offset in log.offsets if offset < log.committed}
-            assert skipped <= log.ever_answered
+            skipped = {offset for offset in log.offsets if offset < log.committed.offset}
+            assert skipped | log.committed.ahead <= log.ever_answered
 
 
 TestCommits = Commits.TestCase

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from faust.types.tuples import TP, Message
 
 from app import transport
+from app.offsets import Commit
 from app.worker import BertstreamApp
 from tests.unit.app.test_commits import PARTITIONS, TOPIC, Unconnected, application
 
@@ -16,9 +19,9 @@ RECORDS = 6
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is waited for shortly, gaps as long as the test may take."""
+    """Answers are waited for shortly, their delivery as long as the test may take."""
     monkeypatch.setattr(transport, "REBALANCE_DRAIN_S", 0.05)
-    monkeypatch.setattr(transport, "GAPS_S", 30.0)
+    monkeypatch.setattr(transport, "LAST_DELIVERY_S", 30.0)
 
 
 async def taken(consumer: Unconnected, tp: TP) -> list[Message]:
@@ -47,42 +50,27 @@ async def new_consumer() -> Unconnected:
     return consumer
 
 
-def test_only_what_comes_before_an_answer_is_waited_for() -> None:
+def test_what_was_answered_behind_an_open_request_is_committed_with_it() -> None:
     async def main() -> None:
         consumer = await new_consumer()
         messages = await taken(consumer, PARTITIONS[0])
         await taken(consumer, PARTITIONS[1])  # nothing of it has been answered
-        for offset in (0, 1, 4):
-            assert consumer.begin_answer(messages[offset])
+        for offset in (0, 1, 3, 5):
+            assert consumer.may_answer(messages[offset])
             assert consumer.ack(messages[offset])
-        waiting = asyncio.ensure_future(consumer.wait_empty())
-        while not consumer._letting_go:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        assert not consumer.begin_answer(messages[5])
-        for offset in (3, 2):
-            assert not waiting.done()
-            assert consumer.begin_answer(messages[offset])
-            assert consumer.ack(messages[offset])
-        await waiting
-        assert consumer.broker == {PARTITIONS[0]: 5}
+        await consumer.wait_empty()
+        assert consumer.broker == {PARTITIONS[0]: Commit(2, frozenset({3, 5}))}
+        assert not consumer.may_answer(messages[4])
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
-def test_an_answer_that_was_sent_and_not_confirmed_has_gaps_as_well() -> None:
+def test_an_answer_that_was_sent_is_waited_for_and_committed() -> None:
     async def main() -> None:
         consumer = await new_consumer()
         messages = await taken(consumer, PARTITIONS[0])
-        assert consumer.begin_answer(messages[1])
-        waiting = asyncio.ensure_future(consumer.wait_empty())
-        while not consumer._letting_go:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        assert consumer.begin_answer(messages[0])
-        consumer.ack(messages[1])
-        assert not waiting.done()
-        consumer.ack(messages[0])
-        await waiting
-        assert consumer.broker == {PARTITIONS[0]: 2}
+        await confirmed_while_letting_go(consumer, messages[1], consumer.wait_empty())
+        assert consumer.broker == {PARTITIONS[0]: Commit(0, frozenset({1}))}
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
@@ -94,22 +82,30 @@ def test_a_rebalance_during_a_stop_waits_for_what_was_sent(monkeypatch: pytest.M
     async def main() -> None:
         consumer = await new_consumer()
         messages = await taken(consumer, PARTITIONS[0])
-        for message in messages[:2]:
-            assert consumer.begin_answer(message)
-        consumer.ack(messages[1])
-        revoking = asyncio.ensure_future(consumer.on_partitions_revoked(set(PARTITIONS)))
-        while not consumer._letting_go:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        assert not revoking.done()
-        consumer.ack(messages[0])
-        await revoking
-        assert consumer.broker == {PARTITIONS[0]: 2}
+        revoking = consumer.on_partitions_revoked(set(PARTITIONS))
+        await confirmed_while_letting_go(consumer, messages[0], revoking)
+        assert consumer.broker == {PARTITIONS[0]: Commit(1)}
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
+async def confirmed_while_letting_go(
+    consumer: Unconnected, message: Message, letting_go: Coroutine[Any, Any, None]
+) -> None:
+    """The broker confirms an answer when nothing new is sent any more."""
+    publisher = consumer.app.publisher
+    publisher.awaiting_delivery += 1
+    waiting = asyncio.ensure_future(letting_go)
+    while not consumer._letting_go:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    assert consumer.ack(message)
+    publisher.awaiting_delivery -= 1
+    await waiting
+
+
 def test_a_commit_that_hangs_does_not_keep_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "GAPS_S", 0.05)
     monkeypatch.setattr(transport, "LAST_COMMIT_S", 0.05)
 
     async def hang(*_: object) -> bool:
