@@ -26,6 +26,11 @@ def trivial(texts: Sequence[str]) -> list[str]:
     return ["Sports" if "match" in text.lower() else "World" for text in texts]
 
 
+def null(texts: Sequence[str]) -> list[str]:
+    """One label a text, for nothing."""
+    return ["World"] * len(texts)
+
+
 _batches = count(1)
 
 
@@ -42,6 +47,8 @@ match os.environ.get("PEER_MODEL", "trivial"):
         label = trivial
     case "failing":
         label = failing
+    case "null":
+        label = null
     case "float32":
         label = by_transformers("float32", by_length=False)
     case "bfloat16-by-length":
