@@ -147,6 +147,17 @@ class Topics:
         [described] = answer.to_object()["resources"]
         return {one["config_names"]: one["config_value"] for one in described["config_entries"]}
 
+    async def committed(self, settings: Settings) -> dict[int, int]:
+        """What the group has committed of the request topic, by partition."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        try:
+            offsets = await admin.list_consumer_group_offsets(settings.app_id)
+        finally:
+            await admin.close()
+        topic = settings.request_topic
+        return {tp.partition: one.offset for tp, one in offsets.items() if tp.topic == topic}
+
     def responses(self, settings: Settings, count: int, **options: Any) -> list[dict[str, Any]]:
         """The decoded values of the response topic."""
         records = self.read(settings.response_topic, count, **options)

@@ -55,9 +55,13 @@ def other_keys() -> list[Produced]:
     return [Produced(value, key) for key in (b"", b'{"a":1}', b"[1]", b"\xff")]
 
 
+def places(responses: list[dict[str, Any]]) -> Counter[tuple[int, int]]:
+    """Partition and offset of the requests, with how often each was answered."""
+    return Counter((one["source"]["partition"], one["source"]["offset"]) for one in responses)
+
+
 def duplicates(responses: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
-    places = Counter((one["source"]["partition"], one["source"]["offset"]) for one in responses)
-    return {place: n for place, n in places.items() if n > 1}
+    return {place: n for place, n in places(responses).items() if n > 1}
 
 
 def send_steadily(topics: Topics, settings: Settings, seconds: float) -> int:
