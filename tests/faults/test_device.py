@@ -1,5 +1,6 @@
-"""A device that hangs: once, and the worker goes on; for good, and it ends for the next one. One
-that is slow, and one without memory for a document, which is that document's affair alone."""
+"""A device that hangs: once, and the worker goes on; for good, and it ends for the next one; with
+all that a new group has read, which its next worker reads again. One that is slow, and one without
+memory for a document, which is that document's affair alone."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.faults import exhausted_device, hanging_device
 from tests.faults.exhausted_device import TEXT
 from tests.faults.hanging_device import FILE
 from tests.integration.conftest import Produced, Topics, run
-from tests.integration.test_worker import duplicates, requests
+from tests.integration.test_worker import duplicates, places, requests
 from tests.workers import StartedWorker, eventually, service_settings
 
 ENDS_WITHIN_S = 60.0
@@ -112,6 +113,28 @@ def test_a_crash_repeats_nothing_that_was_answered_behind_a_long_document(
     responses = topics.responses(settings, 51)
     assert duplicates(responses) == {}
     assert {one["id"] for one in responses} == {"long", *(f"short-{n}" for n in range(50))}
+    assert next_one.stop() == 0
+
+
+def test_a_new_group_at_the_end_skips_nothing_that_its_first_worker_left_unanswered(
+    start: Start, serve: Serve, bootstrap_servers: str
+) -> None:
+    settings = serve(auto_offset_reset="latest", session_timeout_s=6)
+    topics = Topics(bootstrap_servers)
+    topics.write(settings.request_topic, requests(20, "old"))
+    worker = start(settings, command=device(hanging_device.__name__))
+    eventually(lambda: len(run(topics.committed(settings))) == settings.partitions)
+
+    hang = settings.data_dir / FILE
+    hang.touch()
+    written = topics.write(settings.request_topic, requests(100, "taken"))
+    eventually(lambda: worker.get("/api/status")[1]["queue"]["documents"] == 100)
+    worker.kill()
+    hang.unlink()
+    written += topics.write(settings.request_topic, requests(50, "meanwhile"))
+
+    next_one = start(settings)
+    assert places(topics.responses(settings, 150)) == Counter(written)
     assert next_one.stop() == 0
 
 
