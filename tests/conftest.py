@@ -60,7 +60,11 @@ def broker(
     kafka_jars: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedBroker]:
     """A real Kafka for the whole run of the tests, which must not stop it."""
-    broker = EmbeddedBroker(tmp_path_factory.mktemp("data") / "broker")
+    broker = EmbeddedBroker(
+        tmp_path_factory.mktemp("data") / "broker",
+        # Else a test would wait 15 s for records to be compacted away.
+        properties={"log.cleaner.backoff.ms": "500"},
+    )
     broker.start(port=0)
     yield broker
     broker.stop()

@@ -121,6 +121,20 @@ class Topics:
             await admin.close()
         return [(number, one) for number in numbers for one in range(offset)]
 
+    async def compact(self, topic: str) -> None:
+        """Have the broker compact a topic, all but its last segment; each write begins one."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        try:
+            config = {
+                "cleanup.policy": "compact",
+                "min.cleanable.dirty.ratio": "0.01",
+                "segment.ms": "1",
+            }
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, config)])
+        finally:
+            await admin.close()
+
     async def write_in_transactions(
         self, topic: str, transactions: Iterable[tuple[Iterable[Produced], bool]]
     ) -> None:

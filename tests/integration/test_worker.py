@@ -219,6 +219,30 @@ def test_gaps_between_requests_lose_and_repeat_none(
         assert worker.stop() == 0
 
 
+def test_a_compacted_topic_is_answered_once_as_far_as_it_is_left(
+    settings: Settings, start_worker: StartWorker, topics: Topics
+) -> None:
+    """Of a key that was written again the first record is gone, out of the middle of its batch."""
+    topic = settings.request_topic
+    run(topics.compact(topic))
+    written = topics.write(topic, requests(60))
+    left = {*written} - {*written[::3]}
+    left |= {*topics.write(topic, requests(60)[::3]), *topics.write(topic, requests(40, "more"))}
+
+    def found() -> set[tuple[int, int]]:
+        return {(one.partition, one.offset) for one in topics.read(topic, len(left))}
+
+    eventually(lambda: found() == left, 60, "the broker has compacted the topic")
+
+    for more in ("later", "last"):
+        worker = start_worker(settings)
+        left |= {*topics.write(topic, requests(20, more))}
+        assert places(topics.responses(settings, len(left))) == Counter(left)
+        assert worker.stop() == 0
+        ends = {number: offset + 1 for number, offset in sorted(left)}
+        assert run(topics.committed(settings)) == ends
+
+
 def test_a_worker_waits_for_its_broker_and_answers_probes_meanwhile(
     tmp_path: Path, start_worker: StartWorker, kafka_jars: list[Path], names: str
 ) -> None:
