@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -14,9 +15,13 @@ import pytest
 from benchmarks.faults import scenarios
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
-from benchmarks.faults.subjects import EXACTLY_ONCE
+from benchmarks.faults.subjects import EXACTLY_ONCE, OURS
+from tests.faults import impatient_clients
 from tests.integration.conftest import Topics
 
+IMPATIENT = replace(
+    OURS, command=("-m", "tests.faults.impatient_clients", "-A", "app", "worker", "-l", "info")
+)
 FROZEN = {"frozen_s": scenarios.SESSION_S + 2.0, "awake_s": 4.0}
 
 
@@ -93,6 +98,24 @@ def test_a_bad_network(site: Deployment, fault: Callable[..., Counts]) -> None:
 
 def test_anything_at_random(site: Deployment) -> None:
     assert_nothing_is_lost(scenarios.anything_at_random(site, seconds=10.0))
+
+
+@pytest.fixture
+def impatient(site: Deployment) -> Iterator[Deployment]:
+    """The same broker with a service whose Kafka clients soon give up."""
+    before, site.subject = site.subject, IMPATIENT
+    site.new_service()
+    yield site
+    site.subject = before
+    site.new_service()
+
+
+def test_a_broker_that_is_away_for_longer_than_every_time_out(impatient: Deployment) -> None:
+    counts = scenarios.broker_restarted(impatient, away_s=3 * impatient_clients.TIMEOUT_S)
+    assert_nothing_is_lost(counts)
+    [worker] = impatient.workers
+    assert "not delivered, trying again" in worker.log  # after nothing but a time-out
+    assert "everything is delivered again" in worker.log
 
 
 @pytest.fixture
