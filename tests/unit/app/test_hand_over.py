@@ -1,4 +1,4 @@
-"""How much a consumer hands over before it is answered."""
+"""How much a consumer hands over before it is answered, and a publisher takes before delivery."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ import asyncio
 import pytest
 from faust.types.tuples import Message
 
-from app import transport
-from app.delivery import MAX_AWAITING_DELIVERY
+from app import delivery, transport
+from app.delivery import MAX_AWAITING_DELIVERY, Publisher
+from app.errors import InferenceFailed
+from app.records import Outcome
+from app.settings import Settings
+from app.telemetry import Telemetry
 from app.transport import MAX_OPEN_REQUESTS
 from tests.unit.app.test_commits import PARTITIONS, TOPIC, Unconnected
 from tests.unit.app.test_letting_go import new_consumer
+from tests.unit.app.test_telemetry import failed
+
+
+class Held(Publisher):
+    """A publisher whose outcomes are delivered when the test says so."""
+
+    def __init__(self) -> None:
+        settings = Settings(_env_file=None)  # type: ignore[call-arg]
+        super().__init__(settings, Telemetry(settings), bool, bool, pytest.fail)
+        self.sent: list[Outcome] = []
+
+    async def _send(self, outcome: Outcome) -> None:
+        self.sent.append(outcome)
 
 
 def record(consumer: Unconnected, partition: int, offset: int, size: int = 1) -> Message:
@@ -21,9 +38,9 @@ def record(consumer: Unconnected, partition: int, offset: int, size: int = 1) ->
     )
 
 
-async def is_waiting(handing_over: asyncio.Future[None]) -> bool:
+async def is_waiting(for_room: asyncio.Future[None]) -> bool:
     await asyncio.sleep(0.01)
-    return not handing_over.done()
+    return not for_room.done()
 
 
 def test_outcomes_behind_a_slow_request_leave_room_for_its_own() -> None:
@@ -84,5 +101,24 @@ def test_whoever_waits_for_room_goes_on_when_the_partitions_go(
         assert await is_waiting(waiting)
         await consumer.on_partitions_revoked(set(PARTITIONS))
         await waiting
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_no_more_outcomes_await_delivery_than_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery, "MAX_AWAITING_DELIVERY", 3)
+
+    async def main() -> None:
+        publisher, outcomes = Held(), [failed(InferenceFailed()) for _ in range(5)]
+        publishing = asyncio.ensure_future(publisher.publish(outcomes))
+        for room in (3, 4):
+            assert await is_waiting(publishing)
+            assert publisher.sent == outcomes[:room]
+            assert publisher.awaiting_delivery == 3
+            publisher.leave()
+        await publishing
+        assert publisher.sent == outcomes
 
     asyncio.run(asyncio.wait_for(main(), 10))
