@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from mode import Service
 from app.confirmations import STALLED_AFTER_S, Confirmations, Turns
 from app.envelopes import TOO_LARGE, Envelope, Parcel, ReplyTopics, reply_topic, response
 from app.kafka import client_options
+from app.outbox import Outbox
 from app.records import Outcome
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
@@ -25,6 +26,8 @@ from models.errors import shortened
 MAX_AT_ONCE = 256
 """Most deliveries at once of those that are not just sent."""
 MAX_AWAITING_DELIVERY = 4096
+BATCH_BYTES = 64 * 1024
+"""Of a batch of responses, unless one alone has more."""
 REPLY_TIMEOUT_S = 5.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 SETTLE_POLL_S = 0.05
@@ -178,6 +181,14 @@ class AtLeastOncePublisher(Publisher):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._producer: AIOKafkaProducer | None = None
+        self._outbox: Outbox[Outcome] = Outbox(
+            self.settings.response_topic,
+            self._current_producer,
+            self._spawn,
+            on_delivered=self._on_delivered,
+            on_failed=self._on_failed,
+            on_given_up=self._give_up,
+        )
         self._renewal = asyncio.Lock()
         self._turns = Turns(MAX_AT_ONCE)
 
@@ -196,45 +207,56 @@ class AtLeastOncePublisher(Publisher):
             self.retire(self._producer)
         await super().on_stop()
 
+    async def on_partitions_revoked(self) -> None:
+        """Give up what has not been delivered: Kafka's eager protocol takes all partitions away."""
+        await super().on_partitions_revoked()
+        self._outbox.clear()
+
+    def _current_producer(self) -> AIOKafkaProducer:
+        assert self._producer is not None
+        return self._producer
+
     async def _send(self, outcome: Outcome) -> None:
         self.confirmations.expect()
         if outcome.error is not None or reply_topic(outcome) is not None:
             self._spawn_delivery(outcome)
             return
         # The way of nearly every outcome: one record, no task of its own.
-        assert self._producer is not None
         try:
-            delivered = await response(outcome, self.settings).send(self._producer)
-        except KafkaError:
-            self._spawn_delivery(outcome)
+            envelope = response(outcome, self.settings)
         except BaseException:
-            self._give_up()
+            self._give_up([outcome])
             raise
+        if envelope.too_large:
+            self._spawn_delivery(outcome)
         else:
-            delivered.add_done_callback(partial(self._on_delivered, outcome))
+            self._outbox.put(outcome, envelope)
 
-    def _on_delivered(self, outcome: Outcome, delivered: asyncio.Future[Any]) -> None:
-        if delivered.cancelled():
-            return
-        if delivered.exception() is None:
+    def _on_delivered(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
             self.confirmations.arrived()
             self.acknowledge(outcome)
-        elif self._is_current(outcome) and not self.should_stop:
-            self._spawn_delivery(outcome)
-        else:
-            self._give_up()
+
+    def _on_failed(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if self._is_current(outcome) and not self.should_stop:
+                self._spawn_delivery(outcome)
+            else:
+                self._give_up([outcome])
 
     def _spawn_delivery(self, outcome: Outcome) -> None:
         # Not in the task, which may be cancelled before it has begun.
-        self._spawn(self._deliver(outcome)).add_done_callback(self._on_delivery_over)
+        delivery = self._spawn(self._deliver(outcome))
+        delivery.add_done_callback(partial(self._on_delivery_over, outcome))
 
-    def _on_delivery_over(self, delivery: asyncio.Task[None]) -> None:
+    def _on_delivery_over(self, outcome: Outcome, delivery: asyncio.Task[None]) -> None:
         if delivery.cancelled() or delivery.exception() is not None:
-            self._give_up()
+            self._give_up([outcome])
 
-    def _give_up(self) -> None:
-        self.confirmations.given_up()
-        self.leave()
+    def _give_up(self, outcomes: Sequence[Outcome]) -> None:
+        for _ in outcomes:
+            self.confirmations.given_up()
+            self.leave()
 
     async def _deliver(self, outcome: Outcome) -> None:
         """Deliver everything that the outcome consists of, then acknowledge it."""
@@ -312,6 +334,7 @@ class AtLeastOncePublisher(Publisher):
             acks="all",
             enable_idempotence=True,
             max_request_size=MAX_BATCH_BYTES,
+            max_batch_size=BATCH_BYTES,
         )
         try:
             await producer.start()
