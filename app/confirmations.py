@@ -32,14 +32,14 @@ class Confirmations:
             self._since = time.monotonic()
         self._waiting += 1
 
-    def arrived(self) -> None:
+    def arrived(self, count: int = 1) -> None:
         """The broker has confirmed something."""
-        self._waiting -= 1
+        self._waiting -= count
         self._since = time.monotonic()
 
-    def given_up(self) -> None:
+    def given_up(self, count: int = 1) -> None:
         """Something is not waited for any more."""
-        self._waiting -= 1
+        self._waiting -= count
 
     @contextmanager
     def retries(self, source: Source) -> Iterator[Callable[[str], None]]:

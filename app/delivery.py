@@ -65,7 +65,7 @@ class Publisher(Service):  # type: ignore[misc]
         self._may_answer = may_answer
         self._on_error = on_error
         self.confirmations = Confirmations()
-        self._room = asyncio.Semaphore(MAX_AWAITING_DELIVERY)
+        self._left = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self.reply_topics = ReplyTopics(settings.reply_topics)
@@ -80,7 +80,9 @@ class Publisher(Service):  # type: ignore[misc]
         for outcome in outcomes:
             if not self._is_current(outcome):
                 continue
-            await self._room.acquire()
+            while self.awaiting_delivery >= MAX_AWAITING_DELIVERY:
+                self._left.clear()
+                await self._left.wait()
             self.awaiting_delivery += 1
             # Its partition may have gone while there was no room.
             if self._may_answer(outcome):
@@ -99,16 +101,17 @@ class Publisher(Service):  # type: ignore[misc]
     async def _send(self, outcome: Outcome) -> None:
         """Send an outcome, and see to it that it is acknowledged or dropped in the end."""
 
-    def acknowledge(self, outcome: Outcome) -> None:
-        """The outcome is delivered: so is its request done."""
-        outcome.job.event.ack()
-        self.leave()
-        self.telemetry.delivered(outcome)
+    def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes are delivered: so are their requests done."""
+        for outcome in outcomes:
+            outcome.job.event.ack()
+        self.leave(len(outcomes))
+        self.telemetry.delivered(outcomes)
 
-    def leave(self) -> None:
-        """Give up the room of an outcome."""
-        self.awaiting_delivery -= 1
-        self._room.release()
+    def leave(self, count: int = 1) -> None:
+        """Give up the room of outcomes."""
+        self.awaiting_delivery -= count
+        self._left.set()
 
     async def on_stop(self) -> None:
         """Give up what has not been delivered; it stays unacknowledged and is read again."""
@@ -233,9 +236,8 @@ class AtLeastOncePublisher(Publisher):
             self._outbox.put(outcome, envelope)
 
     def _on_delivered(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            self.confirmations.arrived()
-            self.acknowledge(outcome)
+        self.confirmations.arrived(len(outcomes))
+        self.acknowledge(outcomes)
 
     def _on_failed(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -254,9 +256,8 @@ class AtLeastOncePublisher(Publisher):
             self._give_up([outcome])
 
     def _give_up(self, outcomes: Sequence[Outcome]) -> None:
-        for _ in outcomes:
-            self.confirmations.given_up()
-            self.leave()
+        self.confirmations.given_up(len(outcomes))
+        self.leave(len(outcomes))
 
     async def _deliver(self, outcome: Outcome) -> None:
         """Deliver everything that the outcome consists of, then acknowledge it."""
@@ -268,7 +269,7 @@ class AtLeastOncePublisher(Publisher):
             if await deliver(parcel, part):
                 parcel.parts.pop(0)
         self.confirmations.arrived()
-        self.acknowledge(parcel.outcome)
+        self.acknowledge([parcel.outcome])
 
     async def _reply(self, parcel: Parcel, part: list[Envelope]) -> bool:
         """Answer on the topic that was asked for; False where that cannot be."""

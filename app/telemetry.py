@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,6 +51,7 @@ class Telemetry:
         self.models: list[str] = list(settings.models)
         self._since = time.monotonic()
         self._counts: dict[str, _Counts] = {}
+        self._latencies: dict[str, Histogram] = {}
         self.registry = registry = CollectorRegistry()
         self._records = PrometheusCounter(
             "bertstream_records",
@@ -101,27 +102,39 @@ class Telemetry:
         """Everything counted since the start, in the text format of Prometheus."""
         return generate_latest(self.registry)
 
-    def delivered(self, outcome: Outcome) -> None:
-        """Count an outcome that the broker has confirmed."""
-        answer = outcome.answer
-        latency_ms = max(0.0, (time.time() - outcome.job.timestamp) * 1000)
-        if isinstance(answer, Prediction):
-            model, code = answer.model, "ok"
+    def delivered(self, outcomes: Iterable[Outcome]) -> None:
+        """Count outcomes that the broker has confirmed."""
+        now = time.time()
+        records: Counter[tuple[str, str]] = Counter()
+        tokens: Counter[str] = Counter()
+        labels: Counter[tuple[str, str]] = Counter()
+        for outcome in outcomes:
+            answer = outcome.answer
+            latency_ms = max(0.0, (now - outcome.job.timestamp) * 1000)
+            if isinstance(answer, Prediction):
+                model, code = answer.model, "ok"
+                tokens[model] += answer.tokens
+                for label in answer.labels or ([answer.label] if answer.label is not None else []):
+                    labels[model, label] += 1
+            else:
+                model, code = self._asked_model(outcome), answer.code
+            records[model, code] += 1
+            self._counts_of(model).latency_ms[bucket(latency_ms)] += 1
+            self._latency_of(model).observe(latency_ms / 1000)
+        for (model, code), count in records.items():
             counts = self._counts_of(model)
-            counts.documents += 1
-            counts.tokens += answer.tokens
-            self._tokens.labels(model).inc(answer.tokens)
-            for label in answer.labels or ([answer.label] if answer.label is not None else []):
-                counts.labels[label] += 1
-                self._labels.labels(model, label).inc()
-        else:
-            model, code = self._asked_model(outcome), answer.code
-            counts = self._counts_of(model)
-            counts.errors[code] += 1
-        counts.records += 1
-        counts.latency_ms[bucket(latency_ms)] += 1
-        self._records.labels(model, code).inc()
-        self._latency.labels(model).observe(latency_ms / 1000)
+            counts.records += count
+            if code == "ok":
+                counts.documents += count
+            else:
+                counts.errors[code] += count
+            self._records.labels(model, code).inc(count)
+        for model, count in tokens.items():
+            self._counts_of(model).tokens += count
+            self._tokens.labels(model).inc(count)
+        for (model, label), count in labels.items():
+            self._counts_of(model).labels[label] += count
+            self._labels.labels(model, label).inc(count)
 
     def batch_done(self, batch: BatchDone) -> None:
         """Count a device batch."""
@@ -156,6 +169,13 @@ class Telemetry:
         request = outcome.job.request
         asked = request.model if isinstance(request, Request) else None
         return asked if asked in self.models else self.default_model
+
+    def _latency_of(self, model: str) -> Histogram:
+        # To ask for it takes longer than to observe.
+        latency = self._latencies.get(model)
+        if latency is None:
+            latency = self._latencies[model] = self._latency.labels(model)
+        return latency
 
     def _counts_of(self, model: str) -> _Counts:
         counts = self._counts.get(model)

@@ -103,10 +103,12 @@ class Chain:
                 else:
                     break
         self._limit = min(MAX_OUTCOMES, 2 * self._limit)
+        outcomes = []
         for offset in offsets:
             outcome = self._outcomes.pop(offset)
             parcel = self._parcels.pop(offset, None)
-            self._publisher.acknowledge(outcome if parcel is None else parcel.outcome)
+            outcomes.append(outcome if parcel is None else parcel.outcome)
+        self._publisher.acknowledge(outcomes)
 
     def _next(self) -> list[int]:
         """The offsets of the outcomes that come next, as far as none is missing."""

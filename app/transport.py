@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from aiokafka.errors import CommitFailedError
+from faust.events import Event
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 from mode import Service
@@ -61,6 +62,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._trackers: dict[TP, OffsetTracker] = {}
+        self.open_records = 0
+        """Records that were handed over and cannot be committed yet."""
+        self.open_bytes = 0
+        """Bytes of those that are not answered."""
         self._open_bytes: Counter[TP] = Counter()
         self._room = asyncio.Event()
         self._letting_go = False
@@ -87,33 +92,38 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Wait for room, then note that `message` is handed over; Faust gives up when the flow
         stops."""
         size = _size(message)
-        while message.topic == self.settings.request_topic and not self._has_room(size):
+        is_request = message.topic == self.settings.request_topic
+        while is_request and not self._has_room(size):
             self._room.clear()
             await self._room.wait()
-        current = message.generation_id == self.app.consumer_generation_id
-        if current and self._tracker(message).begin(message.offset):
+        if message.generation_id != self.app.consumer_generation_id:
+            return
+        tracker = self._tracker(message)
+        open_before = len(tracker)
+        if tracker.begin(message.offset):
             self._open_bytes[message.tp] += size
+            self.open_bytes += size
+        self.open_records += len(tracker) - open_before
 
     def _has_room(self, size: int) -> bool:
         """Whether a request of this size, in bytes, may be handed over."""
-        open_bytes = self._open_bytes.total()
-        return self.open_requests < MAX_OPEN_REQUESTS and (
-            not open_bytes or open_bytes + size <= MAX_OPEN_BYTES
+        return self.open_records < MAX_OPEN_REQUESTS and (
+            not self.open_bytes or self.open_bytes + size <= MAX_OPEN_BYTES
         )
-
-    @property
-    def open_requests(self) -> int:
-        """Requests that were handed over and cannot be committed yet."""
-        topic = self.settings.request_topic
-        return sum(len(tracker) for tp, tracker in self._trackers.items() if tp.topic == topic)
 
     def _tracker(self, message: Message) -> OffsetTracker:
         """The tracker of the partition, in the generation of the message."""
         tracker = self._trackers.get(message.tp)
         if tracker is None or tracker.generation != message.generation_id:
+            self._forget(message.tp)
             tracker = OffsetTracker(message.generation_id, self._thread.found.get(message.tp))
             self._trackers[message.tp] = tracker
         return tracker
+
+    def _forget(self, tp: TP) -> None:
+        """Follow the records of a partition no more."""
+        self.open_records -= len(self._trackers.pop(tp, ()))
+        self.open_bytes -= self._open_bytes.pop(tp, 0)
 
     def take(self, message: Message) -> bool:
         """Note that a stream takes `message` up; False where it is not to, having done so.
@@ -135,7 +145,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._unacked_messages.discard(message)
         if not self.finish(message):
             return False
-        self._open_bytes[message.tp] -= _size(message)
+        size = _size(message)
+        self._open_bytes[message.tp] -= size
+        self.open_bytes -= size
         self._room.set()
         return True
 
@@ -143,7 +155,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Note that `message` has been answered; False for one of an old generation."""
         if not self.owns(message):
             return False
-        self._trackers[message.tp].finish(message.offset)
+        tracker = self._trackers[message.tp]
+        open_before = len(tracker)
+        tracker.finish(message.offset)
+        self.open_records += len(tracker) - open_before
         return True
 
     def owns(self, message: Message) -> bool:
@@ -188,12 +203,22 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _hand_over(self, requests: Mapping[TP, Sequence[Any]]) -> None:
         """Hand over what was fetched, the partitions by turns."""
+        await self.app.flow_control.acquire()
         waiting = {tp: iter(fetched) for tp, fetched in requests.items()}
         while waiting:
             for tp, records in list(waiting.items()):
+                channels = self.app.topics._tp_index[tp]
                 record = None
                 for record in islice(records, CHUNK):
-                    await self.callback(self._to_message(tp, record))
+                    message = self._to_message(tp, record)
+                    await self._begin(message)
+                    message.incref(len(channels))
+                    for channel in channels:
+                        event = Event(
+                            self.app, message.key, message.value, message.headers, message
+                        )
+                        # Not `put()`, as the bound is `MAX_OPEN_REQUESTS`.
+                        channel.queue.force_put_nowait(event)
                 if record is None:
                     del waiting[tp]
                     continue
@@ -228,8 +253,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if self.app.should_stop:  # then Faust waits for nothing here
             await self._let_go(REBALANCE_DRAIN_S)
         for tp in revoked:
-            self._trackers.pop(tp, None)
-            self._open_bytes.pop(tp, None)
+            self._forget(tp)
         self._letting_go = False
         await self.app.publisher.on_partitions_revoked()
         self._room.set()

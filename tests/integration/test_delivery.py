@@ -20,7 +20,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.types import TP
 
-from app.delivery import AtLeastOncePublisher, Publisher
+from app.delivery import MAX_AWAITING_DELIVERY, AtLeastOncePublisher, Publisher
 from app.envelopes import Envelope
 from app.errors import EmptyText, Tombstone
 from app.offsets import OffsetTracker, committed_offsets
@@ -487,14 +487,12 @@ def test_what_waits_for_room_is_dropped_with_its_partition(
 
     async def publish() -> None:
         async with bench(kind, settings, topics) as at:
-            room = at.publisher._room
-            while not room.locked():
-                await room.acquire()
+            at.publisher.awaiting_delivery = MAX_AWAITING_DELIVERY
             late = at.owner.outcome(at.message(0))
             publishing = asyncio.ensure_future(at.publisher.publish([late]))
             await asyncio.sleep(0)  # Now it waits for room.
             at.owner.revoked = True
-            room.release()
+            at.publisher.leave(MAX_AWAITING_DELIVERY)
             await publishing
             at.owner.revoked = False
             async with asyncio.timeout(WITHIN_S):

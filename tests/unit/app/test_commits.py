@@ -260,7 +260,7 @@ class Commits(RuleBasedStateMachine):
             assert log.committed == Commit(log.offsets[-1] + 1)
             assert self.consumer.answered_upto(tp) in {0, log.committed.offset}
         # Room that was never given back would stop the worker in the end.
-        assert self.consumer._open_bytes.total() == 0
+        assert self.consumer.open_records == self.consumer.open_bytes == 0
 
     def _committable(self, tp: TP) -> bool:
         log = self.logs[tp]

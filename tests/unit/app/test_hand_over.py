@@ -66,7 +66,7 @@ def test_what_cannot_be_committed_is_bounded_over_all_partitions(
             assert await is_waiting(next_one)
         consumer.ack(slow)
         await next_one
-        assert consumer.open_requests == 2
+        assert consumer.open_records == 2
 
     asyncio.run(asyncio.wait_for(main(), 10))
 

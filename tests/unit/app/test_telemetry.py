@@ -51,7 +51,7 @@ def test_an_error_is_counted_under_the_model_that_was_asked(telemetry: Telemetry
         failed(UnknownModel(), model="third"),
         failed(InferenceFailed(), model="second", text=" "),
     ):
-        telemetry.delivered(outcome)
+        telemetry.delivered([outcome])
     counted = by_model(telemetry.take({}))
     assert counted["first"].errors == {"inference_failed": 2, "unknown_model": 1, "empty_text": 1}
     assert counted["second"].errors == {"out_of_memory": 2}
@@ -108,11 +108,11 @@ def test_what_is_not_written_is_kept_and_written_with_the_next(
     topic = Topic(gone, gone, refused, gone, None, refused)
 
     async def main() -> None:
-        telemetry.delivered(failed(OutOfMemory(), model="second"))
+        telemetry.delivered([failed(OutOfMemory(), model="second")])
         async with ThroughputReporter(telemetry, topic.send, dict, 0.02) as reporter:
             for count in (2, 4, 6):
                 await until(lambda count=count: topic.asked >= count)
-                telemetry.delivered(failed(OutOfMemory(), model="second"))
+                telemetry.delivered([failed(OutOfMemory(), model="second")])
             await until(lambda: len(topic.taken) >= 5)
             assert not reporter.crashed
         records = [record for record in topic.taken if record.model == "second"]
