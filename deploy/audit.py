@@ -1,7 +1,7 @@
 """Ask pip-audit what is known against the packages of the lock files: `make audit`.
 
-Exits with 1 where something is known, and also where the advisories cannot be reached: nothing
-has been audited then, which must not look as if all were well.
+Exits with 1 where something is known, and also where a package was not audited, as when the
+advisories cannot be reached: that must not look as if all were well.
 """
 
 from __future__ import annotations
@@ -41,25 +41,34 @@ def audit(service: str) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Audit, and say what was found."""
-    audited: list[dict[str, Any]] = []
+    audited: dict[str, dict[str, Any]] = {}
+    unknown: set[str] = set()
     for service in SERVICES:
-        audited = [package for package in audit(service) if "skip_reason" not in package]
-        if audited:
+        packages = audit(service)
+        audited |= {
+            package["name"]: package
+            for package in packages
+            if "skip_reason" not in package and package["name"] not in audited
+        }
+        unknown = (unknown | {package["name"] for package in packages}) - audited.keys()
+        if audited and not unknown:
             break
-    else:
+    if not audited:
         print(
             f"not audited: no advisories from {' or '.join(SERVICES)} can be reached from here; "
             "run make audit where the network lets pypi.org/pypi/*/json or api.osv.dev through",
             file=sys.stderr,
         )
         return 1
-    affected = [package for package in audited if package["vulns"]]
+    affected = [package for package in audited.values() if package["vulns"]]
     for package in affected:
         for known in package["vulns"]:
             fixed = ", ".join(known["fix_versions"]) or "no version yet"
             print(f"{package['name']} {package['version']}: {known['id']}, mended in {fixed}")
-    print(f"{len(audited)} packages audited ({service}), {len(affected)} affected")
-    return 1 if affected else 0
+    print(f"{len(audited)} packages audited, {len(affected)} affected")
+    if unknown:
+        print(f"not audited, as nobody knows them: {', '.join(sorted(unknown))}", file=sys.stderr)
+    return 1 if affected or unknown else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from faust.cli.faust import cli
 
-from app import transport
+from app import delivery, transport
 from benchmarks import slow_device
 
 TIMEOUT_S = 2.0
@@ -24,7 +24,7 @@ def be_impatient() -> None:
     """Have every client give up soon, and a producer hold no more than a record in a batch."""
     for client in (AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient):
         client.__init__.__kwdefaults__["request_timeout_ms"] = int(TIMEOUT_S * 1000)
-    AIOKafkaProducer.__init__.__kwdefaults__["max_batch_size"] = 1
+    delivery.BATCH_BYTES = 1
     transport.PRODUCER_TIMEOUT_S = TIMEOUT_S
 
 

@@ -51,7 +51,7 @@ def test_nothing_known_is_well(reports: Reports, capsys: pytest.CaptureFixture[s
     asked = reports(pypi=[CLEAN])
     assert audit.main() == 0
     assert asked == ["pypi"]
-    assert capsys.readouterr() == ("1 packages audited (pypi), 0 affected\n", "")
+    assert capsys.readouterr() == ("1 packages audited, 0 affected\n", "")
 
 
 def test_what_is_known_is_told_and_fails(
@@ -62,18 +62,27 @@ def test_what_is_known_is_told_and_fails(
     assert capsys.readouterr().out.splitlines() == [
         "urllib3 2.0: PYSEC-1, mended in 2.1, 3.0",
         "urllib3 2.0: GHSA-2, mended in no version yet",
-        "2 packages audited (pypi), 1 affected",
+        "2 packages audited, 1 affected",
     ]
 
 
-@pytest.mark.parametrize("pypi", [[], [UNKNOWN]], ids=["unreachable", "knows-nothing"])
-def test_the_next_service_is_asked(
+@pytest.mark.parametrize("pypi", [[], [UNKNOWN], [CLEAN, UNKNOWN]])
+def test_the_next_service_is_asked_for_what_the_one_before_does_not_know(
     reports: Reports, capsys: pytest.CaptureFixture[str], pypi: list[dict[str, Any]]
 ) -> None:
-    asked = reports(pypi=pypi, osv=[CLEAN])
+    asked = reports(pypi=pypi, osv=[CLEAN, {**CLEAN, "name": "torch"}])
     assert audit.main() == 0
     assert asked == ["pypi", "osv"]
-    assert capsys.readouterr().out == "1 packages audited (osv), 0 affected\n"
+    assert capsys.readouterr() == ("2 packages audited, 0 affected\n", "")
+
+
+def test_a_package_that_nobody_knows_fails(
+    reports: Reports, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = reports(pypi=[CLEAN, UNKNOWN], osv=[CLEAN, UNKNOWN])
+    assert audit.main() == 1
+    assert asked == ["pypi", "osv"]
+    assert capsys.readouterr().err == "not audited, as nobody knows them: torch\n"
 
 
 def test_what_was_not_audited_fails(reports: Reports, capsys: pytest.CaptureFixture[str]) -> None:
