@@ -20,17 +20,18 @@ setup: ## make .venv, as the other commands do when they need it
 
 test: ## all tests, with a real Kafka and a real browser: ARGS='-k name' chooses
 	$(SETUP) --dev
-	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: ## the tests that need a GPU
 	$(SETUP) --dev
 	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
 	else echo "There are no GPU tests yet."; fi
 
-bench: ## the engine, and the way through Kafka, beside others, into docs/performance.md: DATA=FILE.jsonl
+bench: ## the engine, the way through Kafka and the plumbing, beside others, into docs/performance.md: DATA=FILE.jsonl
 	$(SETUP) --dev
 	@$(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
-	@exec $(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
+	@$(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
+	@exec $(BIN)/python -m benchmarks.plumbing --write docs/performance.md
 
 faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', COMPARE=1, RATE, JSON
 	$(SETUP) --dev

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
@@ -22,6 +22,9 @@ from app.records import Outcome
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.telemetry import Telemetry
 from models.errors import shortened
+
+if TYPE_CHECKING:
+    from app.transport import Consumer
 
 MAX_AT_ONCE = 256
 """Most deliveries at once of those that are not just sent."""
@@ -45,15 +48,13 @@ class Publisher(Service):  # type: ignore[misc]
         self,
         settings: Settings,
         telemetry: Telemetry,
-        is_current: Callable[[Outcome], bool],
-        may_answer: Callable[[Outcome], bool],
+        consumer: Callable[[], Consumer],
         on_error: Callable[[BaseException], None],
         **kwargs: Any,
     ) -> None:
         """
         Args:
-            is_current: whether the request's partition is still ours, as it was when it was read.
-            may_answer: whether an outcome may be sent, since it can still be acknowledged.
+            consumer: knows whose partitions are ours, and is told of what was delivered.
             on_error: called when an outcome can be neither delivered nor refused, for a reason
                 that nobody has foreseen; its request stays open.
         """
@@ -61,8 +62,7 @@ class Publisher(Service):  # type: ignore[misc]
         self.settings = settings
         self.telemetry = telemetry
         self.awaiting_delivery = 0
-        self._is_current = is_current
-        self._may_answer = may_answer
+        self._consumer = consumer
         self._on_error = on_error
         self.confirmations = Confirmations()
         self._left = asyncio.Event()
@@ -78,14 +78,15 @@ class Publisher(Service):  # type: ignore[misc]
     async def publish(self, outcomes: Iterable[Outcome]) -> None:
         """Send outcomes; waits for room, not for their delivery."""
         for outcome in outcomes:
-            if not self._is_current(outcome):
+            message = outcome.job.event.message
+            if not self._consumer().owns(message):
                 continue
             while self.awaiting_delivery >= MAX_AWAITING_DELIVERY:
                 self._left.clear()
                 await self._left.wait()
             self.awaiting_delivery += 1
             # Its partition may have gone while there was no room.
-            if self._may_answer(outcome):
+            if self._consumer().may_answer(message):
                 await self._send(outcome)
             else:
                 self.leave()
@@ -104,7 +105,7 @@ class Publisher(Service):  # type: ignore[misc]
     def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes are delivered: so are their requests done."""
         for outcome in outcomes:
-            outcome.job.event.ack()
+            self._consumer().ack(outcome.job.event.message)
         self.leave(len(outcomes))
         self.telemetry.delivered(outcomes)
 
@@ -241,7 +242,7 @@ class AtLeastOncePublisher(Publisher):
 
     def _on_failed(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            if self._is_current(outcome) and not self.should_stop:
+            if self._consumer().owns(outcome.job.event.message) and not self.should_stop:
                 self._spawn_delivery(outcome)
             else:
                 self._give_up([outcome])

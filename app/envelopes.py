@@ -167,7 +167,7 @@ def reply_topic(outcome: Outcome) -> str | None:
 def response(outcome: Outcome, settings: Settings) -> Envelope:
     """The response, as nearly every one is sent."""
     message = outcome.job.event.message
-    headers = [(name, value) for name, value in message.headers or () if name in CARRIED_HEADERS]
+    headers = [header for header in message.headers or () if header[0] in CARRIED_HEADERS]
     if message.key is not None:
         headers.append(("request-key", message.key))
     return Envelope(settings.response_topic, outcome.key, outcome.value(), headers)

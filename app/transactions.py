@@ -13,9 +13,9 @@ needed for that. (KIP-98, KIP-447.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
@@ -26,9 +26,6 @@ from app.kafka import client_options
 from app.offsets import committed_offsets
 from app.records import Outcome
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE
-
-if TYPE_CHECKING:
-    from app.transport import Consumer
 
 MAX_OUTCOMES = 512
 """Most outcomes of a transaction."""
@@ -219,13 +216,8 @@ class Chain:
 class ExactlyOncePublisher(Publisher):
     """Writes outcomes and the offsets of their requests in transactions, one chain a partition."""
 
-    def __init__(self, *args: Any, consumer: Callable[[], Consumer], **kwargs: Any) -> None:
-        """
-        Args:
-            consumer: knows which requests of a partition have an outcome.
-        """
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._consumer = consumer
         self._chains: dict[TP, Chain] = {}
 
     async def on_partitions_revoked(self) -> None:

@@ -24,7 +24,6 @@ from app.fetching import HEARTBEAT_S
 from app.group import GroupView
 from app.kafka import client_options, connect
 from app.logs import throttle_kafka
-from app.records import Outcome
 from app.recurrence import Recurrence
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
@@ -98,19 +97,12 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         )
 
     def _new_publisher(self) -> Publisher:
-        def is_current(outcome: Outcome) -> bool:
-            return bool(self.consumer.owns(outcome.job.event.message))
-
-        def may_answer(outcome: Outcome) -> bool:
-            return bool(self.consumer.may_answer(outcome.job.event.message))
-
         def on_error(error: BaseException) -> None:
             self.add_future(self._read_again("the delivery of an outcome", error))
 
-        seams = self.settings, self.telemetry, is_current, may_answer, on_error
-        if self.settings.delivery == "exactly-once":
-            return ExactlyOncePublisher(*seams, consumer=lambda: self.consumer)
-        return AtLeastOncePublisher(*seams)
+        once = self.settings.delivery == "exactly-once"
+        kind = ExactlyOncePublisher if once else AtLeastOncePublisher
+        return kind(self.settings, self.telemetry, lambda: self.consumer, on_error)
 
     @cached_property
     def flow_control(self) -> FlowControl:

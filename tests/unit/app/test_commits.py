@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from aiokafka.errors import CommitFailedError
 from faust.types.tuples import TP, Message
@@ -38,6 +39,10 @@ class Unconnected(Consumer):
     refuses = False
     left_behind = False
     broker: dict[TP, Commit]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._thread.thread_loop.close()  # of a thread that is never started
 
     async def _commit(self, commits: Mapping[TP, Commit]) -> bool:
         await asyncio.sleep(0)

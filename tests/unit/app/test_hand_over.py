@@ -20,12 +20,17 @@ from tests.unit.app.test_telemetry import failed
 
 
 class Held(Publisher):
-    """A publisher whose outcomes are delivered when the test says so."""
+    """A publisher whose outcomes are delivered when the test says so, as its own consumer."""
 
     def __init__(self) -> None:
         settings = Settings(_env_file=None)  # type: ignore[call-arg]
-        super().__init__(settings, Telemetry(settings), bool, bool, pytest.fail)
+        super().__init__(settings, Telemetry(settings), lambda: self, pytest.fail)
         self.sent: list[Outcome] = []
+
+    def owns(self, message: Message) -> bool:
+        return True
+
+    may_answer = owns
 
     async def _send(self, outcome: Outcome) -> None:
         self.sent.append(outcome)
