@@ -19,7 +19,7 @@ from app.kafka import partitions_of, seek_to_end
 from benchmarks.faults.counting import Answer, Counts, Ledger, Request
 
 TEXT = "The striker scored twice as the home side won the cup final. Match {number}."
-LONG_TEXT = TEXT * (64 * 1024 // len(TEXT))
+LONG_TEXT = TEXT * (192 * 1024 // len(TEXT))
 """Takes a device seconds, unlike everything that is sent after it."""
 BROKEN = b'{"text": "no end'
 TICK_S = 0.02
@@ -42,7 +42,7 @@ class Load:
         bootstrap_servers: the broker, by an address that no fault is put on.
         rate: requests per second.
         one_in_broken: one request in so many cannot be decoded; 0: none.
-        one_in_long: one request in so many holds a document of 64 KiB; 0: none.
+        one_in_long: one request in so many holds a document of 192 KiB; 0: none.
         isolation_level: the reader's, `read_committed` to see committed transactions alone.
         carries_source: see `Ledger`.
         watch: called again and again while the load is waited for; what it says is remarked.

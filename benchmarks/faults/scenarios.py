@@ -68,7 +68,7 @@ def rolling_restart(site: Deployment, workers: int = 3) -> Counts:
 
 
 def long_documents(site: Deployment, seconds: float = 16.0) -> Counts:
-    """A worker joins, and one leaves, while documents of 64 KiB are predicted."""
+    """A worker joins, and one leaves, while documents of 192 KiB are predicted."""
     site.have_workers(1)
     rate = site.rate / 3
     with site.load(rate=rate, one_in_long=int(rate * seconds / 2)) as load:
