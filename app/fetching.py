@@ -30,6 +30,8 @@ MAX_POLL_INTERVAL_S = 24 * 3600
 written for hours. What else could hang has a limit of its own."""
 COMMITTED_TIMEOUT_S = 10.0
 RETRY_S = 0.5
+MAX_FETCHED = 512
+"""Records that are handed over before others are looked for."""
 REBALANCE_DRAIN_S = 1.5
 """Longest that a rebalance waits for all that is under way."""
 REBALANCE_TIMEOUT_S = 12.0
@@ -52,8 +54,13 @@ class Fetchable:
         self._active = active
 
     def __contains__(self, tp: TopicPartition) -> bool:
-        changelogs = self._thread.app.tables.changelog_topics
-        return tp in self._active and (self._thread.is_in_place or tp.topic in changelogs)
+        thread = self._thread
+        changelogs = thread.app.tables.changelog_topics
+        return (
+            tp in self._active
+            and (thread.is_in_place or tp.topic in changelogs)
+            and (tp.topic != thread.settings.request_topic or thread.may_fetch_requests())
+        )
 
 
 class RebalanceListener(driver.ConsumerRebalanceListener):  # type: ignore[misc]
@@ -76,6 +83,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """How often partitions were assigned."""
         self.fetched_in = 0
         """The assignment in which the records were fetched that `getmany` gave last."""
+        self.held_back = False
+        """Whether requests were not fetched for want of room: `look_again()` when there is some."""
         self.returned = False
         """Whether the last assignment was of the same generation of the group as the one before."""
         self.found: Mapping[TP, Commit] = {}
@@ -94,6 +103,23 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Whether the partitions of the present assignment stand where they are to be read."""
         return self._sought == self.assignments
 
+    def may_fetch_requests(self) -> bool:
+        """Whether there is room for what is fetched at once; where not, others go on alone."""
+        if self.consumer.has_room_for_more:
+            return True
+        self.held_back = True
+        return bool(self.consumer.has_room_for_more)  # it may have come before that was said
+
+    def look_again(self) -> None:
+        """Have the fetcher look again at what it may give out; called in any thread."""
+        self.held_back = False
+        self.thread_loop.call_soon_threadsafe(self._look_again)
+
+    def _look_again(self) -> None:
+        fetcher = self._ensure_consumer()._fetcher
+        for waiter in list(fetcher._fetch_waiters):
+            fetcher._notify(waiter)
+
     def next_assignment(self) -> int:
         """Count a new assignment; called in this thread, before anything is fetched in it."""
         generation = self._ensure_consumer()._coordinator.generation
@@ -109,11 +135,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         timeout: float | None = None,  # noqa: ASYNC109 - as Faust calls it
         max_records: int | None = None,
     ) -> Any:
-        """Fetch records of partitions that are active and in place."""
+        """Fetch records of partitions that are active and in place, the partitions by turns.
+
+        Some of what is there: all of it may take minutes to be answered, and what comes meanwhile
+        on other partitions, as the statistics of the group, would wait for it.
+        """
         records = await super()._fetch_records(
-            consumer, Fetchable(self, active_partitions), timeout, max_records
+            consumer, Fetchable(self, active_partitions), timeout, MAX_FETCHED
         )
         self.fetched_in = self.assignments
+        fetched = consumer._fetcher._records
+        for tp in records:
+            if tp in fetched:
+                fetched[tp] = fetched.pop(tp)  # behind the others
         return records
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
@@ -197,8 +231,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             consumer.seek(tp, commit.offset)
         self.found = {TP(*tp): commit for tp, commit in committed.items()}
         self._sought = assignment
-        for waiter in list(consumer._fetcher._fetch_waiters):
-            consumer._fetcher._notify(waiter)
+        self._look_again()
         return {tp: commit.offset for tp, commit in self.found.items()}
 
     async def _committed(

@@ -23,7 +23,7 @@ from faust.types import TP, Message
 from mode import Service
 
 from app.delivery import MAX_AWAITING_DELIVERY
-from app.fetching import REBALANCE_DRAIN_S, ConsumerThread, RebalanceListener
+from app.fetching import MAX_FETCHED, REBALANCE_DRAIN_S, ConsumerThread, RebalanceListener
 from app.kafka import client_options
 from app.offsets import Commit, OffsetTracker
 from app.recurrence import Recurrence
@@ -111,6 +111,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             not self.open_bytes or self.open_bytes + size <= MAX_OPEN_BYTES
         )
 
+    @property
+    def has_room_for_more(self) -> bool:
+        """Whether as many requests as are fetched at once may be handed over, if none is large."""
+        return (
+            self.open_records + MAX_FETCHED <= MAX_OPEN_REQUESTS
+            and self.open_bytes + MAX_BATCH_BYTES <= MAX_OPEN_BYTES
+        )
+
     def _tracker(self, message: Message) -> OffsetTracker:
         """The tracker of the partition, in the generation of the message."""
         tracker = self._trackers.get(message.tp)
@@ -149,6 +157,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._open_bytes[message.tp] -= size
         self.open_bytes -= size
         self._room.set()
+        if self._thread.held_back and self.has_room_for_more:
+            self._thread.look_again()
         return True
 
     def finish(self, message: Message) -> bool:

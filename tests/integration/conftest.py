@@ -197,9 +197,9 @@ def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWork
     """Starts workers as processes, and ends those that still run after the module."""
     started: list[StartedWorker] = []
 
-    def start(settings: Settings, *, wait: bool = True) -> StartedWorker:
+    def start(settings: Settings, *, wait: bool = True, **options: list[str]) -> StartedWorker:
         log_file = tmp_path_factory.mktemp("worker") / "worker.log"
-        worker = StartedWorker(settings, log_file)
+        worker = StartedWorker(settings, log_file, **options)
         started.append(worker)
         if wait:
             worker.wait_until_ready()

@@ -1,17 +1,39 @@
-"""Statistics of a worker whose throughput topic goes away, on a real broker."""
+"""Statistics of a worker with a backlog, or whose throughput topic goes away, on a real broker."""
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app.records import Throughput
 from app.settings import Settings
 from app.topics import ensure_topics
+from benchmarks import slow_device
 from tests.integration.conftest import StartWorker, Topics, run
 from tests.integration.test_worker import requests
 from tests.workers import eventually
 
+BACKLOG = 20_000
+"""Takes a slow device more than a minute."""
 NOT_WRITTEN, AGAIN = "statistics are not written", "statistics are written again"
+
+
+def test_statistics_do_not_wait_for_the_backlog(
+    settings: Settings, start_worker: StartWorker, topics: Topics
+) -> None:
+    """They come by a topic of their own, which takes turns with that of the requests."""
+    topics.write(settings.request_topic, requests(BACKLOG))
+    slow = [sys.executable, "-m", slow_device.__name__, "-A", "app", "worker"]
+    worker = start_worker(settings, command=slow)
+
+    def shown() -> Any:
+        status = worker.get("/api/status")[1]
+        return status["workers"] and status["partitions"]
+
+    assert sum(one["lag"] for one in eventually(shown)) > BACKLOG / 2
+    worker.kill()
 
 
 def test_a_worker_outlives_its_throughput_topic_and_loses_no_count(

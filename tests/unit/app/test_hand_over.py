@@ -10,6 +10,7 @@ from faust.types.tuples import Message
 from app import delivery, transport
 from app.delivery import MAX_AWAITING_DELIVERY, Publisher
 from app.errors import InferenceFailed
+from app.fetching import MAX_FETCHED
 from app.records import Outcome
 from app.settings import Settings
 from app.telemetry import Telemetry
@@ -90,6 +91,32 @@ def test_bytes_that_are_not_answered_are_bounded_and_a_larger_record_goes_in_alo
         assert await is_waiting(small)
         consumer.ack(large)
         await small
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_requests_that_were_held_back_are_fetched_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not only when the fetcher looks again by itself."""
+    monkeypatch.setattr(transport, "MAX_OPEN_REQUESTS", MAX_FETCHED + 2)
+
+    async def main() -> None:
+        consumer = await new_consumer()
+        thread = consumer._thread
+        told: list[bool] = []
+        monkeypatch.setattr(thread, "look_again", lambda: told.append(True))
+        assert thread.may_fetch_requests()
+        messages = [record(consumer, 0, offset) for offset in range(4)]
+        for message in messages:
+            await consumer.callback(message)
+            assert consumer.take(message)
+        assert not thread.may_fetch_requests()
+        for message in messages[:2]:
+            assert not told
+            consumer.ack(message)
+        assert told
+        assert thread.may_fetch_requests()
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
