@@ -22,7 +22,7 @@ from app.kafka import client_options, partitions_of
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import OURS, Process
-from benchmarks.page import write_figures
+from benchmarks.page import markdown, write_figures
 from tests.workers import eventually
 
 SENTENCE = "The striker scored twice as the home side won the cup final. "
@@ -155,15 +155,18 @@ async def answered(settings: Settings) -> int:
 
 def table(rows: Iterable[tuple[Overload, Observed]]) -> str:
     """The figures as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"| --- |{' ---: |' * (len(COLUMNS) - 1)}"]
-    for overload, seen in rows:
-        numbers = (
-            *(f"{seen.seconds:.0f}", f"{seen.answered:,}", f"{seen.ready_mib:.0f}"),
-            *(f"{seen.most_mib:.0f}", f"{seen.last_mib:.0f}"),
-            *(f"{seen.slowest_page_s * 1000:.0f}", f"{seen.rebalances}"),
-        )
-        lines.append(f"| {overload.title} | {' | '.join(numbers)} |")
-    return "\n".join(lines)
+    return markdown(
+        COLUMNS,
+        [
+            (
+                overload.title,
+                *(f"{seen.seconds:.0f}", f"{seen.answered:,}", f"{seen.ready_mib:.0f}"),
+                *(f"{seen.most_mib:.0f}", f"{seen.last_mib:.0f}"),
+                *(f"{seen.slowest_page_s * 1000:.0f}", f"{seen.rebalances}"),
+            )
+            for overload, seen in rows
+        ],
+    )
 
 
 def main() -> int:

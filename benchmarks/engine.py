@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.page import spread, write_figures
+from benchmarks.page import markdown, spread, times, write_figures
 
 DOCUMENTS = 1000
 WARM_UP_DOCUMENTS = 64
@@ -163,22 +163,24 @@ def describe(rounds: dict[str, list[Round]]) -> str:
     """Medians with their range, ratios to ours round by round, and agreement with float32."""
     first = next(iter(rounds))
     exact = rounds[EXACT][0].labels if EXACT in rounds else None
-    lines = [
-        f"| text to label, no Kafka | documents/s | {WAYS[first].title}: times as fast | "
-        f"labels as {WAYS[EXACT].title} |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for name, done in rounds.items():
-        speed = [one.documents_per_s for one in done]
-        ratio = [
-            mine.documents_per_s / one.documents_per_s
-            for mine, one in zip(rounds[first], done, strict=True)
-        ]
-        agreement = "" if exact is None else f"{_agreement(done[0].labels, exact):.1%}"
-        lines.append(
-            f"| {WAYS[name].title} | {spread(speed, 0)} | {spread(ratio, 2)} | {agreement} |"
-        )
-    return "\n".join(lines)
+    speeds = {name: [one.documents_per_s for one in done] for name, done in rounds.items()}
+    return markdown(
+        (
+            "text to label, no Kafka",
+            "documents/s",
+            f"{WAYS[first].title}: times as fast",
+            f"labels as {WAYS[EXACT].title}",
+        ),
+        [
+            (
+                WAYS[name].title,
+                spread(speeds[name], 0),
+                times(speeds[first], speeds[name]),
+                "" if exact is None else f"{_agreement(done[0].labels, exact):.1%}",
+            )
+            for name, done in rounds.items()
+        ],
+    )
 
 
 def _agreement(labels: Sequence[str], exact: Sequence[str]) -> float:

@@ -15,7 +15,7 @@ from benchmarks.capacity import measure_capacity
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import Load
 from benchmarks.faults.subjects import EXACTLY_ONCE, OURS
-from benchmarks.page import spread, write_figures
+from benchmarks.page import markdown, spread, times, write_figures
 
 RATES = (20.0, 200.0)
 """Requests per second at which latency is measured, far below what a worker can do."""
@@ -71,17 +71,12 @@ def percentiles(load: Load) -> tuple[float, float]:
 
 def describe(plain: list[Figures], exact: list[Figures]) -> str:
     """Medians with their range, and the ratio round by round, as a Markdown table."""
-    lines = [
-        "| | at least once | exactly once | ratio |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    rows = []
     for name in plain[0]:
         before, after = [one[name] for one in plain], [one[name] for one in exact]
-        ratios = [b / a for a, b in zip(before, after, strict=True)]
         digits = 0 if name == CAPACITY else 1
-        cells = (spread(before, digits), spread(after, digits), spread(ratios, 2))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((name, spread(before, digits), spread(after, digits), times(after, before)))
+    return markdown(("", "at least once", "exactly once", "ratio"), rows)
 
 
 def _arguments() -> argparse.Namespace:

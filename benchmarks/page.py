@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from app.kafka_jars import KAFKA_VERSION
@@ -27,6 +27,17 @@ def spread(values: Iterable[float], digits: int) -> str:
     values = sorted(values)
     low, middle, high = values[0], statistics.median(values), values[-1]
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def times(these: Iterable[float], those: Iterable[float]) -> str:
+    """How many times as much these are as those, round by round."""
+    return spread([one / other for one, other in zip(these, those, strict=True)], 2)
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column names what the figures of the others are of."""
+    lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_figures(page: Path, name: str, figures: str, kafka: bool = True) -> None:

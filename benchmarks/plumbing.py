@@ -26,7 +26,7 @@ from app.kafka import partitions_of
 from app.topics import partition_states
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import HAND_WRITTEN, OURS, PLAIN_FAUST
-from benchmarks.page import spread, write_figures
+from benchmarks.page import markdown, spread, times, write_figures
 
 REQUESTS = 100_000
 TEXT = "The striker scored twice as the home side won the cup final. Match {number}."
@@ -156,25 +156,26 @@ async def response_times(site: Deployment, count: int) -> list[float]:
 def describe(rounds: dict[str, list[Round]]) -> str:
     """Medians with their range, and ratios to ours round by round."""
     first = next(iter(rounds))
-    lines = [
-        f"| a model that does nothing | requests/s | {CONTENDERS[first].title}: times as fast | "
-        "CPU µs for a request | most memory, MiB |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for name, done in rounds.items():
-        ratios = [
-            mine.requests_per_s / one.requests_per_s
-            for mine, one in zip(rounds[first], done, strict=True)
-        ]
-        cells = [
-            CONTENDERS[name].title,
-            spread([one.requests_per_s for one in done], 0),
-            spread(ratios, 2),
-            spread([one.cpu_us for one in done], 0),
-            f"{statistics.median(one.memory_mib for one in done):.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    speeds = {name: [one.requests_per_s for one in done] for name, done in rounds.items()}
+    return markdown(
+        (
+            "a model that does nothing",
+            "requests/s",
+            f"{CONTENDERS[first].title}: times as fast",
+            "CPU µs for a request",
+            "most memory, MiB",
+        ),
+        [
+            (
+                CONTENDERS[name].title,
+                spread(speeds[name], 0),
+                times(speeds[first], speeds[name]),
+                spread([one.cpu_us for one in done], 0),
+                f"{statistics.median(one.memory_mib for one in done):.0f}",
+            )
+            for name, done in rounds.items()
+        ],
+    )
 
 
 def _arguments() -> argparse.Namespace:

@@ -25,7 +25,7 @@ from app.kafka import partitions_of
 from benchmarks.engine import SHIPPED, THEIR_ENVIRONMENT, WAYS, in_a_process
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import HAND_WRITTEN, OURS, PLAIN_FAUST, Subject
-from benchmarks.page import spread, write_figures
+from benchmarks.page import markdown, spread, times, write_figures
 
 DOCUMENTS = 2000
 WARM_UP_DOCUMENTS = 200
@@ -137,21 +137,24 @@ async def answer(site: Deployment, texts: Sequence[str], count: int) -> float:
 def describe(rounds: dict[str, list[Round]]) -> str:
     """Medians with their range, and ratios to ours round by round."""
     first = next(iter(rounds))
-    lines = [
-        f"| from topic to topic | documents/s | {CONTENDERS[first].title}: times as fast | "
-        "CPU s for 1,000 documents: the process | and Kafka |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    speeds = {name: [one.documents_per_s for one in done] for name, done in rounds.items()}
+    rows = []
     for name, done in rounds.items():
-        ratios = [
-            mine.documents_per_s / one.documents_per_s
-            for mine, one in zip(rounds[first], done, strict=True)
-        ]
-        cells = [_title(name), spread([one.documents_per_s for one in done], 0), spread(ratios, 2)]
         used = [one.cpu_s for one in done if one.cpu_s]
-        cells += [spread(column, 1) for column in zip(*used, strict=True)] if used else ["", ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cpu = [spread(column, 1) for column in zip(*used, strict=True)] if used else ["", ""]
+        rows.append(
+            [_title(name), spread(speeds[name], 0), times(speeds[first], speeds[name]), *cpu]
+        )
+    return markdown(
+        (
+            "from topic to topic",
+            "documents/s",
+            f"{CONTENDERS[first].title}: times as fast",
+            "CPU s for 1,000 documents: the process",
+            "and Kafka",
+        ),
+        rows,
+    )
 
 
 def _title(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.scenarios import Scenario
 from benchmarks.faults.subjects import Subject
-from benchmarks.page import write_figures
+from benchmarks.page import markdown, write_figures
 
 COLUMNS = (
     "fault",
@@ -26,17 +26,20 @@ COLUMNS = (
 
 def table(rows: Iterable[tuple[Scenario, Counts]]) -> str:
     """The results as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"| --- |{' ---: |' * (len(COLUMNS) - 1)}"]
-    for scenario, counts in rows:
-        numbers = (
-            f"{counts.rate:.0f}",
-            f"{counts.duration_s:.0f}",
-            *(f"{counts.sent:,}", f"{counts.answered:,}", f"{counts.lost:,}"),
-            *(f"{counts.duplicated:,}", f"{counts.wrongly_keyed:,}"),
-            *(f"{counts.longest_pause_s:.1f}", f"{counts.longest_partition_pause_s:.1f}"),
-        )
-        lines.append(f"| {scenario.title} | {' | '.join(numbers)} |")
-    return "\n".join(lines)
+    return markdown(
+        COLUMNS,
+        [
+            (
+                scenario.title,
+                f"{counts.rate:.0f}",
+                f"{counts.duration_s:.0f}",
+                *(f"{counts.sent:,}", f"{counts.answered:,}", f"{counts.lost:,}"),
+                *(f"{counts.duplicated:,}", f"{counts.wrongly_keyed:,}"),
+                *(f"{counts.longest_pause_s:.1f}", f"{counts.longest_partition_pause_s:.1f}"),
+            )
+            for scenario, counts in rows
+        ],
+    )
 
 
 def write(page: Path, subject: Subject, rows: Iterable[tuple[Scenario, Counts]]) -> None:
