@@ -113,7 +113,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def look_again(self) -> None:
         """Have the fetcher look again at what it may give out; called in any thread."""
         self.held_back = False
-        self.thread_loop.call_soon_threadsafe(self._look_again)
+        if not self.should_stop:  # then its loop may be closed
+            self.thread_loop.call_soon_threadsafe(self._look_again)
 
     def _look_again(self) -> None:
         fetcher = self._ensure_consumer()._fetcher
