@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from aiokafka.errors import CommitFailedError
+import pytest
+from aiokafka.errors import CommitFailedError, OffsetMetadataTooLargeError
+from aiokafka.structs import OffsetAndMetadata
 from faust.types.tuples import TP, Message
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -288,3 +290,32 @@ TestCommits = Commits.TestCase
 TestCommits.settings = hypothesis_settings(
     max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
 )
+
+
+def test_a_broker_that_takes_no_metadata_gets_the_offset_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its limit, `offset.metadata.max.bytes`, may be lower than Kafka's own."""
+    [tp, _] = PARTITIONS
+    taken: list[dict[TP, OffsetAndMetadata]] = []
+
+    class Broker:
+        async def commit(self, offsets: dict[TP, OffsetAndMetadata]) -> None:
+            if any(one.metadata for one in offsets.values()):
+                raise OffsetMetadataTooLargeError
+            taken.append(offsets)
+
+    async def main() -> None:
+        async def nothing(_: object) -> None:
+            pass
+
+        thread = Unconnected(application().transport, nothing, nothing, nothing)._thread
+        monkeypatch.setattr(thread, "_ensure_consumer", Broker)
+        monkeypatch.setattr(thread, "assignment", lambda: {tp})
+        thread._cluster = CLUSTER
+        commit = {tp: Commit(3, frozenset({5}))}
+        assert not await thread._commit(commit)
+        assert await thread._commit(commit)
+
+    asyncio.run(main())
+    assert taken == [{tp: OffsetAndMetadata(3, "")}]
