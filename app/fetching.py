@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CommitFailedError, KafkaError, OffsetMetadataTooLargeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -32,6 +33,8 @@ COMMITTED_TIMEOUT_S = 10.0
 RETRY_S = 0.5
 MAX_FETCHED = 512
 """Records that are handed over before others are looked for."""
+MAX_OF_PARTITION = 64
+"""Of one partition."""
 REBALANCE_DRAIN_S = 1.5
 """Longest that a rebalance waits for all that is under way."""
 REBALANCE_TIMEOUT_S = 12.0
@@ -136,20 +139,28 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         timeout: float | None = None,  # noqa: ASYNC109 - as Faust calls it
         max_records: int | None = None,
     ) -> Any:
-        """Fetch records of partitions that are active and in place, the partitions by turns.
+        """Fetch some records of each partition that is active and in place, if there are any.
 
-        Some of what is there: all of it may take minutes to be answered, and what comes meanwhile
-        on other partitions, as the statistics of the group, would wait for it.
+        All that is there may take minutes to be answered. What is behind it, on other partitions
+        or of other topics, as the statistics of the group, would wait for it.
         """
-        records = await super()._fetch_records(
-            consumer, Fetchable(self, active_partitions), timeout, MAX_FETCHED
-        )
+        fetchable = Fetchable(self, active_partitions)
+        records = dict(await super()._fetch_records(consumer, fetchable, timeout, MAX_OF_PARTITION))
         self.fetched_in = self.assignments
-        fetched = consumer._fetcher._records
-        for tp in records:
-            if tp in fetched:
-                fetched[tp] = fetched.pop(tp)  # behind the others
+        fetcher = consumer._fetcher
+        for tp, result in list(fetcher._records.items()):
+            if sum(map(len, records.values())) > MAX_FETCHED - MAX_OF_PARTITION:
+                break
+            # One that waits, as for an assignment, or raises would lose what is fetched already.
+            ready = isinstance(result, FetchResult) and not self._is_reassigning(consumer)
+            if ready and tp not in records and tp in fetchable:
+                records |= await super()._fetch_records(consumer, {tp}, 0, MAX_OF_PARTITION)
+        for tp in records.keys() & fetcher._records.keys():
+            fetcher._records[tp] = fetcher._records.pop(tp)  # behind the others
         return records
+
+    def _is_reassigning(self, consumer: AIOKafkaConsumer) -> bool:
+        return bool(consumer._fetcher._subscriptions.reassignment_in_progress)
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         settings = self.settings

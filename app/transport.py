@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from aiokafka.errors import CommitFailedError
@@ -40,8 +39,6 @@ REPLACED_S = 60.0
 """A static member that was replaced more often than that in this time is not the only one."""
 NAMESAKE_S = 10.0
 """How soon it is replaced again by the other one."""
-CHUNK = 64
-"""Requests of a partition that are handed over before those of the next, and the event loop."""
 MAX_OPEN_BYTES = 64 * MEBIBYTE
 """Bytes of requests that were handed over and are not answered; a larger one goes in alone."""
 MAX_OPEN_REQUESTS = MAX_AWAITING_DELIVERY
@@ -212,29 +209,21 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return others, active_partitions
 
     async def _hand_over(self, requests: Mapping[TP, Sequence[Any]]) -> None:
-        """Hand over what was fetched, the partitions by turns."""
+        """Hand over what was fetched."""
         await self.app.flow_control.acquire()
-        waiting = {tp: iter(fetched) for tp, fetched in requests.items()}
-        while waiting:
-            for tp, records in list(waiting.items()):
-                channels = self.app.topics._tp_index[tp]
-                record = None
-                for record in islice(records, CHUNK):
-                    message = self._to_message(tp, record)
-                    await self._begin(message)
-                    message.incref(len(channels))
-                    for channel in channels:
-                        event = Event(
-                            self.app, message.key, message.value, message.headers, message
-                        )
-                        # Not `put()`, as the bound is `MAX_OPEN_REQUESTS`.
-                        channel.queue.force_put_nowait(event)
-                if record is None:
-                    del waiting[tp]
-                    continue
-                self._read_offset[tp] = record.offset
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-                await asyncio.sleep(0)
+        for tp, records in requests.items():
+            channels = self.app.topics._tp_index[tp]
+            for record in records:
+                message = self._to_message(tp, record)
+                await self._begin(message)
+                message.incref(len(channels))
+                for channel in channels:
+                    event = Event(self.app, message.key, message.value, message.headers, message)
+                    # Not `put()`, as the bound is `MAX_OPEN_REQUESTS`.
+                    channel.queue.force_put_nowait(event)
+            self._read_offset[tp] = records[-1].offset
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            await asyncio.sleep(0)
 
     def _to_message(self, tp: TP, record: Any) -> Message:
         message: Message = super()._to_message(tp, record)
