@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from faust.streams import Stream
@@ -58,22 +57,24 @@ class BatchStream(Stream):  # type: ignore[misc]
         """
         await self.maybe_start()
         queue = self.channel.queue
-        # One getter lives across batches: cancelling it could lose the event that it just got.
-        getter: asyncio.Task[EventT] | None = None
         try:
             while not self.should_stop:
                 batch: list[EventT] = []
                 closes_at = math.inf
                 while len(batch) < max_:
-                    if getter is None and not queue.empty():
-                        event = queue.get_nowait()
-                    else:
-                        getter = getter or asyncio.ensure_future(queue.get())
-                        timeout = max(0.0, closes_at - time.monotonic()) if batch else None
-                        await asyncio.wait({getter}, timeout=timeout)
-                        if not getter.done():
+                    # Nothing is waited for but here: whoever gives up a stream, as an agent that
+                    # raises, leaves no one behind who takes an event in vain.
+                    if queue.empty():
+                        patience = closes_at - time.monotonic() if batch else None
+                        if patience is not None and patience <= 0:
                             break
-                        event, getter = getter.result(), None
+                        try:
+                            async with asyncio.timeout(patience):
+                                event = await queue.get()
+                        except TimeoutError:
+                            break
+                    else:
+                        event = queue.get_nowait()
                     if self._is_current(event) and self.app.consumer.take(event.message):
                         if not batch:
                             closes_at = time.monotonic() + within
@@ -84,10 +85,6 @@ class BatchStream(Stream):  # type: ignore[misc]
         except StopAsyncIteration:
             return  # thrown into the channel when the stream is stopped
         finally:
-            if getter is not None:
-                getter.cancel()
-                with suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await getter
             self._channel_stop_iteration(self.channel)
 
     def _is_current(self, event: EventT) -> bool:
