@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 MAX_AT_ONCE = 256
 """Most deliveries at once of those that are not just sent."""
 MAX_AWAITING_DELIVERY = 4096
-BATCH_BYTES = 64 * 1024
-"""Of a batch of responses, unless one alone has more."""
+BATCH_BYTES = 32 * 1024
+"""Of a batch of responses, unless one alone has more. One of each partition goes at a time, and a
+slow connection has to carry them all before the first is confirmed."""
 REPLY_TIMEOUT_S = 5.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 SETTLE_POLL_S = 0.05
