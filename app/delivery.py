@@ -105,8 +105,9 @@ class Publisher(Service):  # type: ignore[misc]
 
     def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes are delivered: so are their requests done."""
+        consumer = self._consumer()
         for outcome in outcomes:
-            self._consumer().ack(outcome.job.event.message)
+            consumer.ack(outcome.job.event.message)
         self.leave(len(outcomes))
         self.telemetry.delivered(outcomes)
 

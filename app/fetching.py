@@ -180,7 +180,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
             rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
             max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
-            max_poll_records=self.app.conf.broker_max_poll_records,
         )
 
     async def _commit(self, commits: Mapping[TP, Commit]) -> bool:
@@ -197,13 +196,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             await consumer.commit(self._with_metadata(mine))
         except CommitFailedError:
             raise
+        except OffsetMetadataTooLargeError:
+            self.log.warning(
+                "the broker takes less metadata (offset.metadata.max.bytes), the next commit does "
+                "without: what was answered behind an open request is answered again by its next "
+                "owner"
+            )
+            self._cluster = ""
+            return False
         except KafkaError as error:
-            if isinstance(error, OffsetMetadataTooLargeError):
-                self.log.warning(
-                    "the broker takes less metadata (offset.metadata.max.bytes): what was answered "
-                    "behind an open request is answered again by its next owner"
-                )
-                self._cluster = ""
             # Nothing is lost: the offsets stay committable, here or with their new owner.
             self.log.warning("offsets were not committed, the next commit tries again: %s", error)
             return False

@@ -25,11 +25,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app.kafka import partitions_of
 from app.topics import partition_states
 from benchmarks.faults.deployment import Deployment
+from benchmarks.faults.load import TEXT
 from benchmarks.faults.subjects import HAND_WRITTEN, OURS, PLAIN_FAUST
 from benchmarks.page import markdown, spread, times, write_figures
 
 REQUESTS = 100_000
-TEXT = "The striker scored twice as the home side won the cup final. Match {number}."
 WARM_UP = 0.2
 """Share of the responses that come before those that count."""
 DONE_WITHIN_S = 600.0
@@ -94,8 +94,7 @@ def measure(site: Deployment, name: str, count: int) -> Round:
         time.sleep(0.5)
     cpu_s = sum(process.cpu_times()[:2]) - before
     site.stop_worker(worker)
-    times = sorted(asyncio.run(response_times(site, count)))
-    counted = times[int(WARM_UP * count) :]
+    counted = sorted(asyncio.run(response_times(site, count)))[int(WARM_UP * count) :]
     seconds = counted[-1] - counted[0]
     return Round(len(counted) / seconds, 1e6 * cpu_s / count, most)
 
@@ -139,7 +138,7 @@ async def lag_of(site: Deployment) -> int:
 async def response_times(site: Deployment, count: int) -> list[float]:
     """Unix seconds of every response; each request has one."""
     consumer = AIOKafkaConsumer(bootstrap_servers=site.broker.address, auto_offset_reset="earliest")
-    times: dict[str, float] = {}
+    found: dict[str, float] = {}
     async with consumer:
         consumer.assign(await partitions_of(consumer, site.settings.response_topic))
         while fetched := await consumer.getmany(timeout_ms=2000):
@@ -147,10 +146,10 @@ async def response_times(site: Deployment, count: int) -> list[float]:
                 for record in records:
                     content = orjson.loads(record.value)
                     assert content["label"], content
-                    assert content["id"] not in times, content
-                    times[content["id"]] = record.timestamp / 1000
-    assert len(times) == count
-    return list(times.values())
+                    assert content["id"] not in found, content
+                    found[content["id"]] = record.timestamp / 1000
+    assert len(found) == count
+    return list(found.values())
 
 
 def describe(rounds: dict[str, list[Round]]) -> str:

@@ -72,8 +72,7 @@ def long_documents(site: Deployment, seconds: float = 16.0) -> Counts:
     site.have_workers(1)
     rate = site.rate / 3
     with site.load(rate=rate, one_in_long=int(rate * seconds / 2)) as load:
-        joined = site.start_worker()
-        joined.wait_until_ready()
+        site.start_worker().wait_until_ready()
         load.run_for(seconds)
         site.stop_worker(site.workers[0])
         load.run_for(site.steady_s)
@@ -96,13 +95,11 @@ def only_worker_killed(
         return load.drain()
 
 
-def one_of_two_killed(
-    site: Deployment, kills: int = 2, seed: int = SEED, one_in_long: int = 0
-) -> Counts:
+def one_of_two_killed(site: Deployment, kills: int = 2, seed: int = SEED) -> Counts:
     """`kill -9` of a worker while another one lives, and then of that one."""
     site.have_workers(2)
     moments = random.Random(seed)
-    with site.load(one_in_long=one_in_long) as load:
+    with site.load() as load:
         for _ in range(kills):
             site.have_workers(2)
             load.run_for(moments.uniform(2.0, 5.0))

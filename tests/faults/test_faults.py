@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import orjson
@@ -15,7 +16,7 @@ import pytest
 from benchmarks.faults import scenarios
 from benchmarks.faults.counting import Counts
 from benchmarks.faults.deployment import Deployment
-from benchmarks.faults.subjects import EXACTLY_ONCE, OURS
+from benchmarks.faults.subjects import EXACTLY_ONCE, OURS, Subject
 from tests.faults import impatient_clients
 from tests.integration.conftest import Topics
 
@@ -100,14 +101,21 @@ def test_anything_at_random(site: Deployment) -> None:
     assert_nothing_is_lost(scenarios.anything_at_random(site, seconds=10.0))
 
 
-@pytest.fixture
-def impatient(site: Deployment) -> Iterator[Deployment]:
-    """The same broker with a service whose Kafka clients soon give up."""
-    before, site.subject = site.subject, IMPATIENT
+@contextmanager
+def served_by(site: Deployment, subject: Subject) -> Iterator[Deployment]:
+    """The same broker with a service of another subject."""
+    before, site.subject = site.subject, subject
     site.new_service()
     yield site
     site.subject = before
     site.new_service()
+
+
+@pytest.fixture
+def impatient(site: Deployment) -> Iterator[Deployment]:
+    """A service whose Kafka clients soon give up."""
+    with served_by(site, IMPATIENT):
+        yield site
 
 
 def test_a_broker_that_is_away_for_longer_than_every_time_out(impatient: Deployment) -> None:
@@ -120,12 +128,9 @@ def test_a_broker_that_is_away_for_longer_than_every_time_out(impatient: Deploym
 
 @pytest.fixture
 def exactly_once(site: Deployment) -> Iterator[Deployment]:
-    """The same broker with a service whose delivery is exactly once."""
-    before, site.subject = site.subject, EXACTLY_ONCE
-    site.new_service()
-    yield site
-    site.subject = before
-    site.new_service()
+    """A service whose delivery is exactly once."""
+    with served_by(site, EXACTLY_ONCE):
+        yield site
 
 
 @pytest.mark.parametrize("fault", [scenarios.only_worker_killed, scenarios.worker_frozen])
