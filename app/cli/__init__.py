@@ -28,6 +28,7 @@ COMMANDS = {
     "models": "Show the configured models.",
     "train": "Train a classifier on labelled documents.",
     "evaluate": "Measure accuracy and F1 on labelled documents.",
+    "bench": "Measure documents a second and latency.",
     "settings": "Show every setting and its meaning.",
     "doctor": "Say what is wrong, and how to mend it.",
 }

@@ -237,6 +237,25 @@ def _answered(settings: Settings) -> int:
     return sum(each["end"] for each in found[settings.response_topic])
 
 
+def test_bench_measures_the_service(worker: StartedWorker, module_settings: Settings) -> None:
+    rates = ("--rate", "20", "--rate", "50", "--seconds", "4")
+    arguments = ("bench", "--through-kafka", "--documents", "100", "--rounds", "2", *rates)
+    ran = bertstream(module_settings, *arguments, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    facts = json.loads(ran.stdout)
+    assert all(facts["model"].values())
+    assert len(facts["throughput"]["documents_per_s"]) == 2
+    slow, fast = facts["latency"]
+    # What came in the first 2 s of 4 does not count.
+    assert (slow["rate"], slow["documents"]) == (20.0, 40)
+    assert (fast["rate"], fast["documents"]) == (50.0, 100)
+    assert all(0 < one["p50_ms"] <= one["p99_ms"] for one in (slow, fast))
+
+    ran = bertstream(module_settings, *arguments, "--model", "nobody")
+    assert ran.returncode == 1
+    assert "nothing is measured: unknown_model: there is no model 'nobody' here" in ran.stderr
+
+
 def test_send_when_nobody_answers(settings: Settings) -> None:
     ran = bertstream(settings, "send", "--text", "text", "--timeout", "0.5")
     assert ran.returncode == 1
