@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from app.cli.console import print_json, print_line
@@ -87,7 +87,7 @@ def _predict(
         outcome = next(outcomes) if document["text"].strip() else EmptyText("'text' is blank")
         identity = {"id": document["id"]} if "id" in document else {}
         if isinstance(outcome, Prediction):
-            yield identity | {"status": "ok"} | asdict(outcome)
+            yield identity | {"status": "ok"} | msgspec.structs.asdict(outcome)
         else:
             error = {
                 "code": outcome.code,

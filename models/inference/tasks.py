@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+import msgspec
 
 Aggregation = Literal["mean", "max", "first"]
 """How the segments of a long document become one prediction."""
@@ -26,8 +27,7 @@ class Task(StrEnum):
     """What a classifier or regressor says of two texts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """A text to predict, or a pair of texts."""
 
     text: str
@@ -40,8 +40,7 @@ class Document:
     """Unix time in seconds; judged when a device batch is formed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """A stretch of a document that fits the model's window, special tokens included."""
 
     token_ids: Sequence[int]
@@ -55,8 +54,7 @@ class Segment:
         return len(self.token_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedDocument:
+class EncodedDocument(msgspec.Struct, frozen=True):
     """A document as the device takes it."""
 
     document: Document
@@ -66,8 +64,7 @@ class EncodedDocument:
     """Tokens of the document without special tokens, each counted once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True):
     """What a model says of a document; which fields are set depends on the task."""
 
     model: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import orjson
 from faust.events import Event
 from faust.types.tuples import Message
 
 from app.errors import CODES, InvalidEncoding, InvalidJSON, RequestError, Tombstone
-from app.records import MAX_ID_BYTES, Job, Outcome, Request
+from app.records import MAX_ID_BYTES, Job, Outcome, Request, examine, json_object
 from models.inference.tasks import Document
 
 MAX_TEXT_BYTES = 1_000
@@ -66,6 +67,17 @@ def _check_request(job: Job, request: Request, value: bytes) -> None:
     for name in ("text_pair", "model", "top_k", "deadline_ms"):
         assert content.get(name) == getattr(request, name)
     orjson.dumps([request.text, request.text_pair, request.model, job.request_id])
+    _check_that_a_closer_look_agrees(request, value)
+
+
+def _check_that_a_closer_look_agrees(request: Request, value: bytes) -> None:
+    try:
+        content = json_object(value)
+    except InvalidJSON:
+        # The one difference: a number in a field that nobody reads, beyond the range of a float.
+        assert re.search(rb"\d[eE]|\d{300}", value)
+    else:
+        assert examine(content, MAX_TEXT_BYTES) == request
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -133,7 +133,7 @@ def test_an_answer_has_the_shape_of_its_task(
 def test_an_answer_is_that_of_the_model_offline(
     answered: dict[str, dict[str, Any]], offline: dict[str, Prediction], name: str
 ) -> None:
-    answer, expected = answered[name], asdict(offline[name])
+    answer, expected = answered[name], msgspec.structs.asdict(offline[name])
     for field in ("score", "scores", "embedding"):
         assert answer[field] == pytest.approx(expected[field], abs=1e-5), field
     for field in ("model", "model_version", "task", "label", "labels", "segments", "tokens"):
