@@ -78,19 +78,15 @@ class Publisher(Service):  # type: ignore[misc]
 
     async def publish(self, outcomes: Iterable[Outcome]) -> None:
         """Send outcomes; waits for room, not for their delivery."""
+        consumer = self._consumer()
         for outcome in outcomes:
-            message = outcome.job.event.message
-            if not self._consumer().owns(message):
-                continue
             while self.awaiting_delivery >= MAX_AWAITING_DELIVERY:
                 self._left.clear()
                 await self._left.wait()
-            self.awaiting_delivery += 1
             # Its partition may have gone while there was no room.
-            if self._consumer().may_answer(message):
-                await self._send(outcome)
-            else:
-                self.leave()
+            if consumer.may_answer(outcome.job.event.message):
+                self.awaiting_delivery += 1
+                self._send(outcome)
 
     async def on_partitions_revoked(self) -> None:
         """Give up what has not been delivered: Kafka's eager protocol takes all partitions away."""
@@ -100,7 +96,7 @@ class Publisher(Service):  # type: ignore[misc]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @abstractmethod
-    async def _send(self, outcome: Outcome) -> None:
+    def _send(self, outcome: Outcome) -> None:
         """Send an outcome, and see to it that it is acknowledged or dropped in the end."""
 
     def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
@@ -222,7 +218,7 @@ class AtLeastOncePublisher(Publisher):
         assert self._producer is not None
         return self._producer
 
-    async def _send(self, outcome: Outcome) -> None:
+    def _send(self, outcome: Outcome) -> None:
         self.confirmations.expect()
         if outcome.error is not None or reply_topic(outcome) is not None:
             self._spawn_delivery(outcome)

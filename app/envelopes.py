@@ -27,7 +27,7 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 Headers = list[tuple[str, bytes | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
     """A record to be produced."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
 from faust.streams import Stream
 from faust.types import EventT
-from mode.utils.queues import FlowControlEvent
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 
 class FlowControl(FlowControlEvent):  # type: ignore[misc]
@@ -25,6 +25,28 @@ class FlowControl(FlowControlEvent):  # type: ignore[misc]
         """Open the gate."""
         self._suspend.clear()
         self._resume.set()
+
+
+class EventQueue(ThrowableQueue):  # type: ignore[misc]
+    """Faust's queue between consumer and stream, which also takes and gives many at once."""
+
+    def put_many(self, events: Collection[EventT]) -> None:
+        """Add events, whether or not there is room."""
+        self._queue.extend(events)
+        self._unfinished_tasks += len(events)
+        self._finished.clear()
+        self._wakeup_next(self._getters)
+
+    def get_many(self, most: int) -> list[EventT]:
+        """Take what is there, at most so many.
+
+        Raises:
+            Exception: whatever was thrown into the queue.
+        """
+        if self._errors:
+            raise self._errors.popleft()
+        waiting = self._queue
+        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
 
 
 class BatchStream(Stream):  # type: ignore[misc]
@@ -70,15 +92,15 @@ class BatchStream(Stream):  # type: ignore[misc]
                             break
                         try:
                             async with asyncio.timeout(patience):
-                                event = await queue.get()
+                                events = [await queue.get()]
                         except TimeoutError:
                             break
                     else:
-                        event = queue.get_nowait()
-                    if self._is_current(event) and self.app.consumer.take(event.message):
+                        events = queue.get_many(max_ - len(batch))
+                    if taken := self._take_up(events):
                         if not batch:
                             closes_at = time.monotonic() + within
-                        batch.append(event)
+                        batch += taken
                 if batch:
                     self.events_total += len(batch)
                     yield batch
@@ -87,8 +109,11 @@ class BatchStream(Stream):  # type: ignore[misc]
         finally:
             self._channel_stop_iteration(self.channel)
 
-    def _is_current(self, event: EventT) -> bool:
-        """Whether the partition is still ours; a record of an old assignment is read again."""
-        message = event.message
-        ours: bool = message.generation_id == self.app.consumer_generation_id
-        return ours and bool(self.app.flow_control.is_active())
+    def _take_up(self, events: Iterable[EventT]) -> list[EventT]:
+        """Those whose partition is still ours; what is of an old assignment is read again."""
+        if not self.app.flow_control.is_active():
+            return []
+        ours, take = self.app.consumer_generation_id, self.app.consumer.take
+        return [
+            event for event in events if event.message.generation_id == ours and take(event.message)
+        ]

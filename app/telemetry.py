@@ -7,8 +7,8 @@ import os
 import secrets
 import socket
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client import Counter as PrometheusCounter
 
 from app.diagnosis import reason_of
-from app.latency import bucket
+from app.latency import LatencyHistogram, buckets
 from app.records import Outcome, Request, Throughput
 from app.settings import Settings
 from models.inference.tasks import Prediction
@@ -51,7 +51,6 @@ class Telemetry:
         self.models: list[str] = list(settings.models)
         self._since = time.monotonic()
         self._counts: dict[str, _Counts] = {}
-        self._latencies: dict[str, Histogram] = {}
         self.registry = registry = CollectorRegistry()
         self._records = PrometheusCounter(
             "bertstream_records",
@@ -65,12 +64,11 @@ class Telemetry:
         self._labels = PrometheusCounter(
             "bertstream_labels", "Predictions by label", ["model", "label"], registry=registry
         )
-        self._latency = Histogram(
+        self._latency = LatencyHistogram(
             "bertstream_latency_seconds",
             "From the timestamp of a request to the confirmed delivery of its response",
-            ["model"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
+            LATENCY_BUCKETS_S,
+            registry,
         )
         self._batch_documents = Histogram(
             "bertstream_batch_documents",
@@ -105,35 +103,34 @@ class Telemetry:
     def delivered(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes that the broker has confirmed."""
         now = time.time()
-        records: Counter[tuple[str, str]] = Counter()
-        tokens: Counter[str] = Counter()
-        labels: Counter[tuple[str, str]] = Counter()
+        by_model: defaultdict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
-            answer = outcome.answer
-            latency_ms = max(0.0, (now - outcome.job.timestamp) * 1000)
-            if isinstance(answer, Prediction):
-                model, code = answer.model, "ok"
-                tokens[model] += answer.tokens
-                for label in answer.labels or ([answer.label] if answer.label is not None else []):
-                    labels[model, label] += 1
-            else:
-                model, code = self._asked_model(outcome), answer.code
-            records[model, code] += 1
-            self._counts_of(model).latency_ms[bucket(latency_ms)] += 1
-            self._latency_of(model).observe(latency_ms / 1000)
-        for (model, code), count in records.items():
-            counts = self._counts_of(model)
-            counts.records += count
-            if code == "ok":
-                counts.documents += count
-            else:
-                counts.errors[code] += count
+            by_model[self._model_of(outcome)].append(outcome)
+        for model, those in by_model.items():
+            self._count(model, those, now)
+
+    def _count(self, model: str, outcomes: Sequence[Outcome], now: float) -> None:
+        """Count outcomes of one model, confirmed `now`, in Unix seconds."""
+        predictions = [one.answer for one in outcomes if isinstance(one.answer, Prediction)]
+        errors = Counter(one.error.code for one in outcomes if one.error is not None)
+        tokens = sum(one.tokens for one in predictions)
+        labels = Counter(one.label for one in predictions if one.label is not None)
+        labels.update(label for one in predictions for label in one.labels or ())
+        latencies_s = [max(0.0, now - one.job.timestamp) for one in outcomes]
+        counts = self._counts_of(model)
+        counts.records += len(outcomes)
+        counts.documents += len(predictions)
+        counts.tokens += tokens
+        counts.errors.update(errors)
+        counts.labels.update(labels)
+        counts.latency_ms.update(buckets([1000 * one for one in latencies_s]))
+        self._latency.observe(model, latencies_s)
+        codes = {"ok": len(predictions)} if predictions else {}
+        for code, count in (codes | errors).items():
             self._records.labels(model, code).inc(count)
-        for model, count in tokens.items():
-            self._counts_of(model).tokens += count
-            self._tokens.labels(model).inc(count)
-        for (model, label), count in labels.items():
-            self._counts_of(model).labels[label] += count
+        if predictions:
+            self._tokens.labels(model).inc(tokens)
+        for label, count in labels.items():
             self._labels.labels(model, label).inc(count)
 
     def batch_done(self, batch: BatchDone) -> None:
@@ -164,18 +161,14 @@ class Telemetry:
             for model in self.models
         ]
 
-    def _asked_model(self, outcome: Outcome) -> str:
-        """The model that was to answer; the default where that is none of ours, or not known."""
+    def _model_of(self, outcome: Outcome) -> str:
+        """The model that answered, or was to; the default where that is none of ours, or not
+        known."""
+        if isinstance(outcome.answer, Prediction):
+            return outcome.answer.model
         request = outcome.job.request
         asked = request.model if isinstance(request, Request) else None
         return asked if asked in self.models else self.default_model
-
-    def _latency_of(self, model: str) -> Histogram:
-        # To ask for it takes longer than to observe.
-        latency = self._latencies.get(model)
-        if latency is None:
-            latency = self._latencies[model] = self._latency.labels(model)
-        return latency
 
     def _counts_of(self, model: str) -> _Counts:
         counts = self._counts.get(model)

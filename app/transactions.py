@@ -225,7 +225,7 @@ class ExactlyOncePublisher(Publisher):
         self._chains.clear()
         await super().on_partitions_revoked()
 
-    async def _send(self, outcome: Outcome) -> None:
+    def _send(self, outcome: Outcome) -> None:
         message = outcome.job.event.message
         self._consumer().finish(message)
         if message.tp not in self._chains:

@@ -21,6 +21,7 @@ from aiokafka.errors import CommitFailedError
 from faust.events import Event
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
+from faust.types.tuples import ConsumerMessage
 from mode import Service
 
 from app.delivery import MAX_AWAITING_DELIVERY
@@ -74,10 +75,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
         async def hand_over(message: Message) -> None:
             if self.app.topics.acks_enabled_for(message.topic):
-                await self._begin(message)
+                size = _size(message)
+                if message.topic == self.settings.request_topic:
+                    await self._room_for(size)
+                self._begin(message, size)
             await callback(message)
 
         super().__init__(transport, hand_over, *args, **kwargs)
+        # Faust's holds them weakly, at more cost; here what will not be answered is taken out.
+        self._unacked_messages: set[Message] = set()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -87,14 +93,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         settings: Settings = self.app.settings
         return settings
 
-    async def _begin(self, message: Message) -> None:
-        """Wait for room, then note that `message` is handed over; Faust gives up when the flow
-        stops."""
-        size = _size(message)
-        is_request = message.topic == self.settings.request_topic
-        while is_request and not self._has_room(size):
-            self._room.clear()
-            await self._room.wait()
+    def _begin(self, message: Message, size: int) -> None:
+        """Note that `message`, of this size in bytes, is handed over."""
         if message.generation_id != self.app.consumer_generation_id:
             return
         tracker = self._tracker(message)
@@ -103,6 +103,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._open_bytes[message.tp] += size
             self.open_bytes += size
         self.open_records += len(tracker) - open_before
+
+    async def _room_for(self, size: int) -> None:
+        """Wait until a request of this size may be handed over; Faust gives up when the flow
+        stops."""
+        while not self._has_room(size):
+            self._room.clear()
+            await self._room.wait()
 
     def _has_room(self, size: int) -> bool:
         """Whether a request of this size, in bytes, may be handed over."""
@@ -214,23 +221,48 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Hand over what was fetched."""
         await self.app.flow_control.acquire()
         for tp, records in requests.items():
-            channels = self.app.topics._tp_index[tp]
+            messages: list[Message] = []
             for record in records:
                 message = self._to_message(tp, record)
-                await self._begin(message)
-                message.incref(len(channels))
-                for channel in channels:
-                    event = Event(self.app, message.key, message.value, message.headers, message)
-                    # Not `put()`, as the bound is `MAX_OPEN_REQUESTS`.
-                    channel.queue.force_put_nowait(event)
+                size = _size(message)
+                if not self._has_room(size):
+                    # For those before it to be answered they have to be on their way.
+                    self._put(tp, messages)
+                    messages = []
+                    await self._room_for(size)
+                self._begin(message, size)
+                messages.append(message)
+            self._put(tp, messages)
             self._read_offset[tp] = records[-1].offset
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             await asyncio.sleep(0)
 
+    def _put(self, tp: TP, messages: Sequence[Message]) -> None:
+        """Put requests before the streams of their topic; the bound is `MAX_OPEN_REQUESTS`."""
+        channels = self.app.topics._tp_index[tp]
+        for message in messages:
+            message.incref(len(channels))
+        for channel in channels:
+            channel.queue.put_many(
+                [Event(self.app, one.key, one.value, one.headers, one) for one in messages]
+            )
+
     def _to_message(self, tp: TP, record: Any) -> Message:
-        message: Message = super()._to_message(tp, record)
-        message.generation_id = self._fetched_in
-        return message
+        return ConsumerMessage(
+            record.topic,
+            record.partition,
+            record.offset,
+            (record.timestamp or 0) / 1000,  # none in the oldest format
+            record.timestamp_type,
+            record.headers,
+            record.key,
+            record.value,
+            record.checksum,
+            record.serialized_key_size,
+            record.serialized_value_size,
+            tp,
+            generation_id=self._fetched_in,
+        )
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Take the partitions.
@@ -255,6 +287,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self._let_go(REBALANCE_DRAIN_S)
         for tp in revoked:
             self._forget(tp)
+        self._unacked_messages.clear()  # Kafka's eager protocol takes all partitions away
         self._letting_go = False
         await self.app.publisher.on_partitions_revoked()
         self._room.set()
@@ -392,5 +425,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
 def _size(message: Message) -> int:
     """Bytes of a record as they lie in memory."""
-    headers = sum(len(name) + len(value or b"") for name, value in message.headers or ())
-    return len(message.key or b"") + len(message.value or b"") + headers
+    size = len(message.key or b"") + len(message.value or b"")
+    for name, value in message.headers or ():
+        size += len(name) + len(value or b"")
+    return size

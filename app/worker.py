@@ -28,7 +28,7 @@ from app.recurrence import Recurrence
 from app.registry import load_registry
 from app.settings import MAX_BATCH_BYTES, Settings
 from app.status import WorkerStatus
-from app.streams import BatchStream, FlowControl
+from app.streams import BatchStream, EventQueue, FlowControl
 from app.tables import Table, TableManager, declare_tables, throughput_topic
 from app.telemetry import Telemetry, ThroughputReporter
 from app.topics import ensure_topics
@@ -48,6 +48,8 @@ STREAM_BUFFER_RECORDS = 4096
 MAX_FAILURES = 3
 FAILURES_S = 60.0
 """More failures for a reason of no record than that in this time stop the worker."""
+GARBAGE_OBJECTS = 50_000
+"""More objects than before: then the collector looks for those that refer to each other."""
 STOP_MARGIN_S = 8.0
 """What a stop may take beyond the drain."""
 
@@ -108,6 +110,14 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
     def flow_control(self) -> FlowControl:
         """The gate between consumer and streams."""
         return FlowControl(loop=self.loop)
+
+    def FlowControlQueue(  # noqa: N802 - as Faust calls it
+        self, maxsize: int | None = None, *, clear_on_resume: bool = False
+    ) -> EventQueue:
+        """A queue between consumer and stream."""
+        return EventQueue(
+            maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume
+        )
 
     @property
     def web_server_url(self) -> str:
@@ -194,6 +204,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
                     return
         # Modules and models stay: the collector need not look at them again and again.
         gc.freeze()
+        # Nor at the thousands of requests under way, of which none is in a cycle.
+        gc.set_threshold(GARBAGE_OBJECTS)
         self.phase = "ready"
         await super().on_started()
 

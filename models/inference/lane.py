@@ -240,8 +240,8 @@ class Lane:
         with self._changed:
             complete = [
                 row.ticket
-                for number, row in enumerate(batch.rows)
-                if row.completes(outputs[number : number + 1])
+                for row, output in zip(batch.rows, outputs.chunk(len(batch.rows)), strict=True)
+                if row.completes(output)
             ]
             self._under_way.discard(batch)
             self._changed.notify_all()

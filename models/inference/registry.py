@@ -28,6 +28,8 @@ class ModelRegistry:
         if not engines:
             raise ValueError("a registry holds at least one model")
         self._engines = dict(engines)
+        self.default = next(iter(self._engines))
+        """Name of the model that documents without a model go to."""
 
     @classmethod
     def load(
@@ -83,11 +85,6 @@ class ModelRegistry:
                 raise ModelLoadError(f"model {name}: {error}") from error.__cause__
             raise
         return cls(engines)
-
-    @property
-    def default(self) -> str:
-        """Name of the model that documents without a model go to."""
-        return next(iter(self._engines))
 
     @property
     def names(self) -> tuple[str, ...]:

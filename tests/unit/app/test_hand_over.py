@@ -33,7 +33,7 @@ class Held(Publisher):
 
     may_answer = owns
 
-    async def _send(self, outcome: Outcome) -> None:
+    def _send(self, outcome: Outcome) -> None:
         self.sent.append(outcome)
 
 
