@@ -27,10 +27,11 @@ test-gpu: ## the tests that need a GPU
 	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
 	else echo "There are no GPU tests yet."; fi
 
-bench: ## the engine, the way through Kafka and the plumbing, beside others, into docs/performance.md: DATA=FILE.jsonl
+bench: ## the engine, the way through Kafka, latency and the plumbing, into docs/performance.md: DATA=FILE.jsonl
 	$(SETUP) --dev
 	@$(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
+	@$(BIN)/python -m benchmarks.latency $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@exec $(BIN)/python -m benchmarks.plumbing --write docs/performance.md
 
 faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', COMPARE=1, RATE, JSON
