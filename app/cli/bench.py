@@ -16,6 +16,7 @@ import typer
 
 from app.cli.console import add_row, err, out, print_json, progress, run, table
 from app.cli.documents import SAMPLES, read_files
+from app.cli.options import AsJson, Model, ThroughKafka
 from app.cli.outcomes import failure
 from app.cli.registry import loaded_registry
 from app.errors import BertstreamError
@@ -65,24 +66,18 @@ class Latency:
 def bench(
     data: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Documents as .txt, .csv, .tsv or .jsonl; repeated."),
+        typer.Option(
+            metavar="FILE",
+            help="Documents as .txt, .csv, .tsv or .jsonl; repeated.",
+            show_default="the samples of bertstream",
+        ),
     ] = SAMPLES,
     documents: Annotated[
         int, typer.Option(min=1, metavar="N", help="Documents of a round.")
     ] = 1000,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds of them.")] = 3,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Checkpoint folder or hub id, instead of the settings' default model; with "
-            "--through-kafka the name of a model that is served.",
-        ),
-    ] = None,
-    through_kafka: Annotated[
-        bool,
-        typer.Option("--through-kafka", help="Ask the running service instead of this process."),
-    ] = False,
+    model: Model = None,
+    through_kafka: ThroughKafka = False,
     rate: Annotated[
         list[float] | None,
         typer.Option(
@@ -95,7 +90,7 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=2 * SETTLE_S, metavar="S", help="How long each rate goes on.")
     ] = 12.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure documents a second and latency, of the model here or of the running service.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli.console import err, out, print_json, progress, run
+from app.cli.options import AsJson, Model, ThroughKafka
 from app.cli.outcomes import failure
 from app.cli.registry import loaded_registry
 from app.cli.scores import print_scores
@@ -55,18 +56,8 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(metavar="FILE", help="Labelled documents as .jsonl, .csv or .tsv.")
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Checkpoint folder or hub id, instead of the settings' default model; with "
-            "--through-kafka the name of a model that is served.",
-        ),
-    ] = None,
-    through_kafka: Annotated[
-        bool,
-        typer.Option("--through-kafka", help="Ask the running service instead of this process."),
-    ] = False,
+    model: Model = None,
+    through_kafka: ThroughKafka = False,
     dtype: Annotated[
         DType | None, typer.Option(help="Precision, instead of the settings'.")
     ] = None,
@@ -74,7 +65,7 @@ def evaluate(
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="Longest silence with --through-kafka."),
     ] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure accuracy and F1 on labelled documents, offline or through Kafka."""
     if through_kafka and dtype is not None:
