@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     batch_size: PositiveInt = 256
     """Most documents of a device batch; of a long one, each segment counts."""
     batch_tokens: PositiveInt = 16384
-    """Most tokens of a device batch, padding included."""
+    """Most tokens of a device batch, with what padding costs."""
     batch_wait_s: NonNegativeFloat = 0.01
     """Longest that the first record of a batch waits for company."""
     batch_timeout_s: PositiveFloat = 60.0

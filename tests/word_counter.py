@@ -30,6 +30,7 @@ class WordCounter:
 
     name: str = "counter"
     window: int = 16
+    padding_free: bool = False
     open: threading.Event = field(default_factory=threading.Event)
     """The device computes only while this is set."""
     failures: int = 0

@@ -100,7 +100,7 @@ class Buffer:
 
         Args:
             max_rows: most segments.
-            max_tokens: most tokens, padding included, unless one segment alone has more.
+            max_tokens: most tokens, with what padding costs, unless one segment alone has more.
 
         Returns:
             The rows of one model, shortest first (none if nothing waits), and the documents found
@@ -148,7 +148,11 @@ class Buffer:
         queue = self._queues[ticket.engine]
         anchor = next(row for row in ticket.rows if row.waits)
         first, end = window(
-            queue.lengths, queue.find(anchor), max_rows=max_rows, max_tokens=max_tokens
+            queue.lengths,
+            queue.find(anchor),
+            max_rows=max_rows,
+            max_tokens=max_tokens,
+            padding_free=ticket.engine.padding_free,
         )
         rows = queue.cut(first, end)
         if not queue.rows:

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from models.inference.device import computes_bfloat16
+from models.inference.padding_free import Layout, attend
 
 FAMILIES = ("Bert", "Camembert", "Electra", "Roberta", "XLMRoberta")
 """Families whose layers are those of BERT, as the names of their classes begin."""
@@ -24,7 +24,7 @@ KINDS = frozenset({"SelfAttention", "SelfOutput", "Intermediate", "Output"})
 """How those names end."""
 
 
-class PackedLinear(nn.Module):
+class FusedLinear(nn.Module):
     """Linear layers side by side, with what follows them: an activation.
 
     Args:
@@ -62,17 +62,15 @@ class SelfAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.heads = attention.num_attention_heads
-        self.projection = PackedLinear([attention.query, attention.key, attention.value])
+        self.projection = FusedLinear([attention.query, attention.key, attention.value])
 
     def forward(
-        self, hidden: Tensor, attention_mask: Tensor | None = None, **_: object
+        self, hidden: Tensor, attention_mask: None = None, *, layout: Layout, **_: object
     ) -> tuple[Tensor, None]:
-        """(n, length, d_model) likewise; the mask is (n, 1, length, length), true where seen."""
-        n, length, width = hidden.shape
-        parts = self.projection(hidden).view(n, length, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (n, heads, length, d_head)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        return mixed.transpose(1, 2).reshape(n, length, width), None
+        """The tokens of all rows (1, n_tokens, d_model) likewise."""
+        parts = self.projection(hidden).view(*hidden.shape[:2], 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (1, heads, n_tokens, d_head)
+        return attend(self, query, key, value, layout=layout)[0].flatten(2), None
 
 
 class Output(nn.Module):
@@ -80,7 +78,7 @@ class Output(nn.Module):
 
     def __init__(self, output: Any) -> None:
         super().__init__()
-        self.dense = PackedLinear([output.dense])
+        self.dense = FusedLinear([output.dense])
         self.norm = output.LayerNorm
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
@@ -89,7 +87,7 @@ class Output(nn.Module):
         return outputs
 
 
-def can_pack() -> bool:
+def can_fuse() -> bool:
     """Whether PyTorch has the operators here, and the CPU the instructions."""
     operators = torch.ops.mkldnn
     return (
@@ -101,24 +99,24 @@ def can_pack() -> bool:
     )
 
 
-def pack_layers(network: nn.Module) -> bool:
+def fuse_layers(network: nn.Module) -> bool:
     """Put the layers of this module in the place of transformers' own.
 
     Args:
-        network: in evaluation mode, on the CPU; changed in place.
+        network: in evaluation mode, on the CPU, without padding; changed in place.
 
     Returns:
-        Whether it has layers, and a precision, that can be packed here.
+        Whether it has layers, and a precision, that can be fused here.
     """
-    if not can_pack():
+    if not can_fuse():
         return False
     names = [name for name, module in network.named_modules() if _kind(module)]
     for name in names:
         parent, _, leaf = name.rpartition(".")
-        layer = _packed(network.get_submodule(name))
+        layer = _fused(network.get_submodule(name))
         if layer is not None:
             setattr(network.get_submodule(parent), leaf, layer)
-    return any(isinstance(module, PackedLinear) for module in network.modules())
+    return any(isinstance(module, FusedLinear) for module in network.modules())
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -131,16 +129,15 @@ def _kind(module: nn.Module) -> str | None:
     return name if family and name in KINDS else None
 
 
-def _packed(module: Any) -> nn.Module | None:
+def _fused(module: Any) -> nn.Module | None:
     """What computes the same as a layer; None where it is of a kind that is not known."""
     kind = _kind(module)
     linear = module.query if kind == "SelfAttention" else module.dense
     if linear.weight.dtype != torch.bfloat16:
         return None
     if kind == "SelfAttention":
-        plain = module.config._attn_implementation == "sdpa" and not module.is_causal
-        return SelfAttention(module) if plain else None
+        return SelfAttention(module)
     if kind == "Intermediate":
         gelu = type(module.intermediate_act_fn).__name__ == "GELUActivation"
-        return PackedLinear([module.dense], "gelu") if gelu else None
+        return FusedLinear([module.dense], "gelu") if gelu else None
     return Output(module)

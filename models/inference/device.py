@@ -17,7 +17,7 @@ DTYPES = {
     "float16": torch.float16,
 }
 CPU_BATCH_TOKENS = 2048
-"""A CPU gains nothing from larger rectangles: they pad more, and leave its caches."""
+"""A CPU gains nothing from larger batches: they leave its caches, and pad more."""
 
 OUT_OF_MEMORY_SIGNS = (
     "out of memory",
@@ -66,7 +66,7 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
 
 
 def most_tokens(device: torch.device, batch_tokens: int) -> int:
-    """Tokens of a device batch, padding included, that serve this device best."""
+    """Tokens of a device batch, with what padding costs, that serve this device best."""
     return min(batch_tokens, CPU_BATCH_TOKENS) if device.type == "cpu" else batch_tokens
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,6 +25,7 @@ from models.inference.checkpoint import Checkpoint
 from models.inference.decoding import Decoder
 from models.inference.device import is_out_of_memory, most_tokens, release_memory
 from models.inference.document_encoder import DocumentEncoder
+from models.inference.padding_free import Layout, to_device
 from models.inference.tasks import (
     Aggregation,
     Document,
@@ -46,7 +48,8 @@ class Engine:
     Args:
         name: name in the registry, which its predictions carry.
         path: what the user wrote to get this model.
-        layers: whose compute it, `packed` ones (see `cpu_layers`) or transformers' own, `plain`.
+        layers: what computes it: `plain`, transformers' own; `padding-free` (see `padding_free`);
+            `fused`, without padding and fused (see `cpu_layers`).
         checkpoint: its network is taken over by one of the replicas.
         replicas: the checkpoint's network in evaluation mode by device, at least one.
     """
@@ -64,6 +67,8 @@ class Engine:
     ) -> None:
         self.name = name
         self.devices = tuple(replicas)
+        self.padding_free = layers != "plain"
+        """Whether a device batch costs its tokens alone, and no padding."""
         self._replicas = dict(replicas)
         self._pad_id = checkpoint.tokenizer.pad_id
         self._encoder: DocumentEncoder | None = DocumentEncoder(
@@ -124,7 +129,7 @@ class Engine:
         return self._encoder.encode(documents)
 
     def forward(self, segments: Sequence[Segment], device: torch.device | None = None) -> Tensor:
-        """Compute one device batch, padded to its longest segment.
+        """Compute one device batch.
 
         Args:
             device: one of the model's; None: the first.
@@ -139,19 +144,22 @@ class Engine:
         network = self._replicas.get(self.devices[0] if device is None else device)
         if network is None:
             raise self._closed()
-        where = next(network.parameters()).device
+        place = partial(to_device, device=next(network.parameters()).device)
         lengths = np.fromiter(map(len, segments), np.int64, len(segments))
         mask = np.arange(lengths.max()) < lengths[:, None]  # (n, length)
         token_ids = _rectangle((s.token_ids for s in segments), mask, self._pad_id)
         type_ids = None
         if any(segment.type_ids is not None for segment in segments):
             type_ids = _rectangle((s.type_ids or [0] * len(s) for s in segments), mask, 0)
+        arguments: list[Any] = [
+            place(token_ids),
+            place(mask.astype(np.int64)),
+            None if type_ids is None else place(type_ids),
+        ]
+        if self.padding_free:
+            arguments.append(Layout.of(mask, place))
         with torch.inference_mode():
-            rows: Tensor = network(
-                torch.from_numpy(token_ids).to(where),
-                torch.from_numpy(mask.astype(np.int64)).to(where),
-                None if type_ids is None else torch.from_numpy(type_ids).to(where),
-            )
+            rows: Tensor = network(*arguments)
         return rows
 
     def decode(self, encoded: EncodedDocument, rows: Tensor, inference_ms: float) -> Prediction:
@@ -199,7 +207,8 @@ class Engine:
 
         Args:
             batch_size: most segments of a device batch.
-            batch_tokens: most tokens of a device batch, padding included; a CPU is given less.
+            batch_tokens: most tokens of a device batch, with what padding costs; a CPU is given
+                less.
 
         Returns:
             One for each document, in order; its error for one that cannot be predicted.
@@ -215,7 +224,12 @@ class Engine:
         rows: list[tuple[Tensor, float] | InferenceError] = [InferenceFailed()] * len(segments)
         lengths = [len(segment) for segment in segments]
         batch_tokens = most_tokens(self.devices[0], batch_tokens)
-        for batch in pack(lengths, max_rows=batch_size, max_tokens=batch_tokens):
+        for batch in pack(
+            lengths,
+            max_rows=batch_size,
+            max_tokens=batch_tokens,
+            padding_free=self.padding_free,
+        ):
             for number, row in zip(batch, self._rows([segments[i] for i in batch]), strict=True):
                 rows[number] = row
         results = iter(rows)

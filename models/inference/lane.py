@@ -70,7 +70,7 @@ class DeviceBatch:
 
 
 class Budget(TypedDict):
-    """Most of a device batch, padding included."""
+    """Most of a device batch, with what padding costs."""
 
     max_rows: int
     max_tokens: int

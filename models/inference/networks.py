@@ -1,4 +1,7 @@
-"""Networks as the engine runs them: token ids in, one row of float32 numbers a segment out."""
+"""Networks as the engine runs them: token ids in, one row of float32 numbers a segment out.
+
+The layout is given to those whose layers run without padding.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from models.inference.padding_free import Layout
 from models.inference.transformer import call
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -21,9 +25,15 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, token_ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        mask: Tensor,
+        type_ids: Tensor | None,
+        layout: Layout | None = None,
+    ) -> Tensor:
         """Token ids and mask (n, length) to logits (n, n_labels)."""
-        logits: Tensor = call(self.model, token_ids, mask, type_ids).logits
+        logits: Tensor = call(self.model, token_ids, mask, type_ids, layout).logits
         return logits.float()
 
 
@@ -44,9 +54,15 @@ class PooledEncoder(nn.Module):
         self.modes = modes
         self.layers = layers.float()
 
-    def forward(self, token_ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        mask: Tensor,
+        type_ids: Tensor | None,
+        layout: Layout | None = None,
+    ) -> Tensor:
         """Token ids and mask (n, length) to embeddings or logits (n, width)."""
-        output = call(self.encoder, token_ids, mask, type_ids)
+        output = call(self.encoder, token_ids, mask, type_ids, layout)
         if not self.modes:
             pooled = output.pooler_output.float()  # (n, d_model)
         else:

@@ -87,7 +87,8 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         """
         Args:
             batch_size: most segments of a device batch.
-            batch_tokens: most tokens of a device batch, padding included; a CPU is given less.
+            batch_tokens: most tokens of a device batch, with what padding costs; a CPU is
+                given less.
             batch_wait_s: longest that a document waits for company while the device is busy.
             batch_timeout_s: longest that a device batch, or a call of the tokenizer, may take.
             max_in_flight: device batches under way at once on each device.

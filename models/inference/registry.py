@@ -11,10 +11,11 @@ from torch import nn
 
 from models.errors import ModelLoadError, UnknownModel, shortened
 from models.inference.checkpoint import Checkpoint, load_checkpoint
-from models.inference.cpu_layers import pack_layers
+from models.inference.cpu_layers import fuse_layers
 from models.inference.device import choose_devices, choose_dtype, release_memory
 from models.inference.engine import SEGMENT_OVERLAP, Engine
 from models.inference.hub import Progress
+from models.inference.padding_free import attends_within_rows, leave_out_padding
 from models.inference.tasks import Aggregation
 from models.inference.transformer import Trust
 
@@ -51,7 +52,8 @@ class ModelRegistry:
             specs: `builtin`, a folder, or a model id of the hub with optional `@revision`, by name.
             device: `auto`, `cpu`, `cuda`, `cuda:0,cuda:1` or `mps`; one replica on each.
             dtype: `auto`, `float32`, `bfloat16` or `float16`.
-            engine: `auto` packs the layers that a CPU computes faster so; `plain` never does.
+            engine: `auto` replaces the layers that are known to be faster otherwise; `plain`
+                leaves transformers' own.
             progress: takes a line at each step.
 
         Raises:
@@ -66,13 +68,12 @@ class ModelRegistry:
             for name, spec in specs.items():
                 checkpoint = load_checkpoint(spec, dtype=precision, trust=trust, progress=progress)
                 replicas = _replicate(checkpoint, devices)
-                packed = engine == "auto" and _pack(replicas)
                 engines[name] = Engine(
                     checkpoint,
                     replicas,
                     name=name,
                     path=spec,
-                    layers="packed" if packed else "plain",
+                    layers=_speed_up(replicas, checkpoint.dtype) if engine == "auto" else "plain",
                     aggregation=aggregation,
                     segment_overlap=segment_overlap,
                 )
@@ -139,15 +140,20 @@ def _replicate(
         raise ModelLoadError(f"it does not fit the device: {error}") from error
 
 
-def _pack(replicas: Mapping[torch.device, nn.Module]) -> bool:
-    """Pack the layers of a replica on the CPU, if there is one; whether that could be done."""
+def _speed_up(replicas: Mapping[torch.device, nn.Module], dtype: torch.dtype) -> str:
+    """Replace layers by faster ones where all devices have such; returns what they are called."""
+    if not all(attends_within_rows(device, dtype) for device in replicas):
+        return "plain"
+    without = {leave_out_padding(network) for network in replicas.values()}
+    if without != {True}:
+        return "plain"
     cpu = torch.device("cpu")
     if cpu not in replicas:
-        return False
+        return "padding-free"
     try:
-        return pack_layers(replicas[cpu])
+        return "fused" if fuse_layers(replicas[cpu]) else "padding-free"
     except RuntimeError as error:
-        raise ModelLoadError(f"its layers cannot be packed ({error}): set ENGINE=plain") from error
+        raise ModelLoadError(f"its layers cannot be fused ({error}): set ENGINE=plain") from error
     finally:
         release_memory(cpu)
 
@@ -157,5 +163,5 @@ def _summary(engine: Engine) -> str:
     return (
         f"{facts['name']}: {facts['family']}, {facts['parameters'] / 1e6:.1f} M parameters, "
         f"{facts['task']}, window {facts['window']}, {facts['dtype']} on {facts['device']}"
-        + (", packed layers" if facts["engine"] == "packed" else "")
+        + ("" if facts["engine"] == "plain" else f", {facts['engine']} layers")
     )

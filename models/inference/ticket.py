@@ -29,6 +29,8 @@ class Engine(Protocol):
     """
 
     name: str
+    padding_free: bool
+    """Whether a device batch costs its tokens alone, and no padding."""
 
     def encode(self, documents: Sequence[Document]) -> Sequence[EncodedDocument | InferenceError]:
         """One for each document, in order."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelLoadError
 from models.inference.hub import PICKLE_REFUSED
+from models.inference.padding_free import Layout
 from models.text.tokenizer import Tokenizer
 
 BASE_SUFFIXES = ("Model", "ForMaskedLM", "ForPreTraining")
@@ -217,9 +218,21 @@ def takes_types(model: nn.Module) -> bool:
     return "token_type_ids" in inspect.signature(model.forward).parameters
 
 
-def call(model: nn.Module, token_ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Any:
-    """Run a model of transformers on (n, length) token ids."""
+def call(
+    model: nn.Module,
+    token_ids: Tensor,
+    mask: Tensor,
+    type_ids: Tensor | None,
+    layout: Layout | None = None,
+) -> Any:
+    """Run a model of transformers on (n, length) token ids.
+
+    Args:
+        layout: for one whose layers run without padding, in the place of the mask.
+    """
     types = {} if type_ids is None else {"token_type_ids": type_ids}
+    if layout is not None:
+        return model(input_ids=token_ids, layout=layout, **types)
     return model(input_ids=token_ids, attention_mask=mask, **types)
 
 

@@ -14,7 +14,7 @@ from app.cli import main
 from app.errors import SettingsError
 from app.registry import load_registry
 from app.settings import load_settings, parse_models
-from models.inference.cpu_layers import can_pack
+from models.inference.cpu_layers import can_fuse
 
 
 @pytest.fixture(autouse=True)
@@ -80,4 +80,7 @@ def test_the_engine_is_the_one_of_the_settings(
     monkeypatch.setenv("BERTSTREAM_ENGINE", engine)
     settings = load_settings(_env_file=None, device="cpu", dtype="bfloat16")
     [model] = load_registry(settings, lambda _: None).describe()
-    assert model["engine"] == ("packed" if engine == "auto" and can_pack() else "plain")
+    assert (
+        model["engine"]
+        == ({"auto": "fused" if can_fuse() else "padding-free", "plain": "plain"}[engine])
+    )

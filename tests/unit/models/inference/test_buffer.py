@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.inference.batching import SHORT, window
+from models.inference.batching import MOST_PADDING, SHORT, window
 from models.inference.buffer import Buffer
 from models.inference.tasks import Document, EncodedDocument, Segment
 from models.inference.ticket import LARGE_BYTES, Row, Ticket
@@ -20,9 +20,15 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 class NoEngine:
     """Stands for a model: the buffer only tells one from another."""
 
+    padding_free = False
+
 
 def ticket(
-    lengths: list[int], *, engine: Any = None, text_bytes: int = 0, deadline: float | None = None
+    lengths: list[int],
+    *,
+    engine: Any = NoEngine(),  # noqa: B008 - one for all
+    text_bytes: int = 0,
+    deadline: float | None = None,
 ) -> Ticket:
     segments = tuple(Segment([7] * length, None, length) for length in lengths)
     document = Document("text", deadline=deadline)
@@ -55,6 +61,23 @@ def test_a_window_keeps_the_budgets_and_does_not_stretch(
     assert rows <= max_rows
     assert rows == 1 or rows * lengths[end - 1] <= max_tokens
     assert rows == 1 or lengths[end - 1] <= max(SHORT, 2 * lengths[first])
+
+
+@given(LENGTHS, st.data(), st.integers(1, 20), st.integers(1, 2000))
+def test_without_padding_a_window_takes_any_lengths(
+    lengths: list[int], data: st.DataObject, max_rows: int, max_tokens: int
+) -> None:
+    lengths.sort()
+    anchor = data.draw(st.integers(0, len(lengths) - 1))
+    budget: Any = {"max_rows": max_rows, "max_tokens": max_tokens, "padding_free": True}
+    first, end = window(lengths, anchor, **budget)
+    assert 0 <= first <= anchor < end <= len(lengths)
+    rows, tokens = end - first, sum(lengths[first:end])
+    assert rows <= max_rows
+    assert rows == 1 or tokens <= max_tokens
+    assert rows == 1 or rows * lengths[end - 1] <= MOST_PADDING * max_tokens
+    generous: Any = {"max_rows": 1000, "max_tokens": 300 * 60, "padding_free": True}
+    assert window(lengths, anchor, **generous) == (0, len(lengths))
 
 
 @given(LENGTHS, st.data())

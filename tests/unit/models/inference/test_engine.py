@@ -307,7 +307,7 @@ def test_description(save: Save) -> None:
         "aggregation": "max",
         "device": "cpu",
         "dtype": "float32",
-        "engine": "plain",
+        "engine": "padding-free",
         "path": str(folder),
     }
     assert description["parameters"] > 10_000

@@ -46,6 +46,7 @@ class Device:
     """A model on a device that returns before it has computed."""
 
     name = "deferred"
+    padding_free = False
 
     def __init__(self) -> None:
         self.launched: list[Deferred] = []
