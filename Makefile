@@ -29,6 +29,7 @@ test-gpu: ## the tests that need a GPU
 
 bench: ## the engine, the way through Kafka, latency and the plumbing, into docs/performance.md: DATA=FILE.jsonl
 	$(SETUP) --dev
+	@$(BIN)/python -m uv pip install --quiet --target .venv/peers confluent-kafka quixstreams || true
 	@$(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.latency $${DATA:+--data "$$DATA"} --write docs/performance.md

@@ -121,7 +121,9 @@ class Settings(BaseSettings):
     engine: Literal["auto", "plain"] = "auto"
     """`auto` computes faster than transformers' own layers where it can; `plain` uses those."""
     threads: PositiveInt | None = None
-    """CPU threads of one forward pass; by default the cores that this process may use."""
+    """CPU threads of one device batch; by default a quarter of the cores that this process may use,
+    at least one. On a CPU as many batches are computed at once as there are cores for, at most
+    four."""
     batch_size: PositiveInt = 256
     """Most documents of a device batch; of a long one, each segment counts."""
     batch_tokens: PositiveInt = 16384

@@ -161,11 +161,13 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
         await super().on_start()
 
     async def _prepare(self, registry: ModelRegistry) -> None:
+        from models.inference.device import share_cpu
         from models.inference.pool import InferencePool
 
         settings = self.settings
         self.registry = registry
         await self._ensure_topics()
+        cpu_lanes, threads = share_cpu(settings.threads)
         self.pool = InferencePool(
             registry,
             batch_size=settings.batch_size,
@@ -173,7 +175,8 @@ class BertstreamApp(faust.App):  # type: ignore[misc]
             batch_wait_s=settings.batch_wait_s,
             batch_timeout_s=settings.batch_timeout_s,
             max_in_flight=settings.max_in_flight,
-            threads=settings.threads,
+            threads=threads,
+            cpu_lanes=cpu_lanes,
             on_batch=self.telemetry.batch_done,
         )
         await self.add_runtime_dependency(self.pool)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.page import markdown, spread, times, write_figures
+from benchmarks.flops import flop_per_document, matmul_peak
+from benchmarks.page import add_outputs, markdown, publish, spread, times
 
 DOCUMENTS = 1000
 WARM_UP_DOCUMENTS = 64
@@ -31,6 +33,7 @@ class Way:
     """A way from text to label."""
 
     title: str
+    dtype: str
     make: Callable[[], Label]
 
 
@@ -88,21 +91,26 @@ def by_transformers(dtype: str, *, by_length: bool, batch_size: int = 32) -> Lab
 
 
 WAYS = {
-    "ours-bfloat16": Way("bertstream, bfloat16", lambda: ours("bfloat16")),
+    "ours-bfloat16": Way("bertstream, bfloat16", "bfloat16", lambda: ours("bfloat16")),
     "plain-bfloat16": Way(
-        "bertstream, bfloat16, `ENGINE=plain`", lambda: ours("bfloat16", engine="plain")
+        "bertstream, bfloat16, `ENGINE=plain`",
+        "bfloat16",
+        lambda: ours("bfloat16", engine="plain"),
     ),
     "sorted-bfloat16": Way(
         "transformers, batches of 32 by length, bfloat16",
+        "bfloat16",
         lambda: by_transformers("bfloat16", by_length=True),
     ),
     "arrival-bfloat16": Way(
         "transformers, batches of 32 in order, bfloat16",
+        "bfloat16",
         lambda: by_transformers("bfloat16", by_length=False),
     ),
-    "ours-float32": Way("bertstream, float32", lambda: ours("float32")),
+    "ours-float32": Way("bertstream, float32", "float32", lambda: ours("float32")),
     "arrival-float32": Way(
         "transformers, batches of 32 in order, float32",
+        "float32",
         lambda: by_transformers("float32", by_length=False),
     ),
 }
@@ -122,6 +130,8 @@ class Round:
 
     documents_per_s: float
     labels: list[str]
+    utilisation: float
+    """Share of what the machine can multiply in this precision, padding not counted."""
 
 
 def main() -> int:
@@ -135,11 +145,8 @@ def main() -> int:
         for name, done in rounds.items():
             done.append(in_a_process(name, arguments.data))
             print(f"round {turn + 1}, {name}: {done[-1].documents_per_s:.0f}/s", flush=True)
-    table = describe(rounds)
-    print(f"\n{table}")
-    if arguments.write:
-        about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
-        write_figures(arguments.write, "engine", f"{about}\n\n{table}", kafka=False)
+    about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
+    publish(arguments, "engine", f"{about}\n\n{describe(rounds)}", rounds, kafka=False)
     return 0
 
 
@@ -149,7 +156,24 @@ def _measure(way: Way, texts: list[str]) -> dict[str, object]:
     label(texts[:WARM_UP_DOCUMENTS])
     began = time.perf_counter()
     labels = label(texts)
-    return {"documents_per_s": len(texts) / (time.perf_counter() - began), "labels": labels}
+    documents_per_s = len(texts) / (time.perf_counter() - began)
+    utilisation = documents_per_s * _flop_per_document(texts) / matmul_peak(way.dtype)
+    return {
+        "documents_per_s": documents_per_s,
+        "labels": labels,
+        "utilisation": utilisation,
+    }
+
+
+def _flop_per_document(texts: Sequence[str]) -> float:
+    from transformers import AutoConfig, AutoTokenizer
+
+    from models.inference.checkpoint import builtin_encoder
+
+    folder = builtin_encoder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    lengths = [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+    return flop_per_document(AutoConfig.from_pretrained(folder), lengths)
 
 
 def in_a_process(name: str, data: Path) -> Round:
@@ -170,6 +194,7 @@ def describe(rounds: dict[str, list[Round]]) -> str:
             "documents/s",
             f"{WAYS[first].title}: times as fast",
             f"labels as {WAYS[EXACT].title}",
+            "share of the matmul peak",
         ),
         [
             (
@@ -177,6 +202,7 @@ def describe(rounds: dict[str, list[Round]]) -> str:
                 spread(speeds[name], 0),
                 times(speeds[first], speeds[name]),
                 "" if exact is None else f"{_agreement(done[0].labels, exact):.1%}",
+                f"{statistics.median(one.utilisation for one in done):.0%}",
             )
             for name, done in rounds.items()
         ],
@@ -194,7 +220,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    add_outputs(parser)
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.engine import SHIPPED
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import OURS
-from benchmarks.page import markdown, spread, write_figures
+from benchmarks.page import add_outputs, markdown, publish, spread
 from tests.workers import environment
 
 SERVED = replace(OURS, settings={"model": "builtin", "device": "cpu"})
@@ -45,11 +45,8 @@ def main() -> int:
             site.have_workers(1)
             served.append(bench(site, arguments.data, "--through-kafka"))
             print(f"round {turn + 1}: {alone[-1]['latency']} {served[-1]['latency']}", flush=True)
-    table = describe(alone, served)
-    print(f"\n{table}")
-    if arguments.write:
-        about = f"Documents of `{arguments.data.name}`."
-        write_figures(arguments.write, "latency", f"{about}\n\n{table}")
+    text = f"Documents of `{arguments.data.name}`.\n\n{describe(alone, served)}"
+    publish(arguments, "latency", text, {"alone": alone, "through Kafka": served})
     return 0
 
 
@@ -86,7 +83,7 @@ def _arguments() -> argparse.Namespace:
         "--data", type=Path, default=SHIPPED, metavar="FILE", help="documents, as .jsonl"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    add_outputs(parser)
     return parser.parse_args()
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from app.kafka_jars import KAFKA_VERSION
 
@@ -53,6 +57,31 @@ def write_figures(page: Path, name: str, figures: str, kafka: bool = True) -> No
         raise ValueError(f"{page} has no line {begin} with {end} after it")
     block = f"{begin}\nMeasured on {machine(kafka)}.\n\n{figures}\n{end}"
     page.write_text(place.sub(lambda _: block, text), encoding="utf-8")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Let the user say where figures go."""
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where all rounds go, as JSON")
+
+
+def publish(
+    arguments: argparse.Namespace, name: str, text: str, rounds: Any, *, kafka: bool = True
+) -> None:
+    """Print figures, and put them where the user wants them.
+
+    Args:
+        arguments: with those of `add_outputs`.
+        name: of the place in the page.
+        text: the figures for a reader.
+        rounds: what they are made of: anything of dataclasses.
+    """
+    print(f"\n{text}")
+    if arguments.write:
+        write_figures(arguments.write, name, text, kafka)
+    if arguments.json:
+        content = {"name": name, "machine": machine(kafka), "rounds": rounds}
+        arguments.json.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
 def _processor() -> str:

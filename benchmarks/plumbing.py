@@ -27,7 +27,7 @@ from app.topics import partition_states
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import TEXT
 from benchmarks.faults.subjects import HAND_WRITTEN, OURS, PLAIN_FAUST
-from benchmarks.page import markdown, spread, times, write_figures
+from benchmarks.page import add_outputs, markdown, publish, spread, times
 
 REQUESTS = 100_000
 WARM_UP = 0.2
@@ -68,11 +68,8 @@ def main() -> int:
             for name, done in rounds.items():
                 done.append(measure(site, name, arguments.requests))
                 print(f"round {turn + 1}, {name}: {done[-1]}", flush=True)
-    table = describe(rounds)
-    print(f"\n{table}")
-    if arguments.write:
-        about = f"{arguments.requests:,} requests of {len(TEXT)} characters, waiting."
-        write_figures(arguments.write, "plumbing", f"{about}\n\n{table}")
+    about = f"{arguments.requests:,} requests of {len(TEXT)} characters, waiting."
+    publish(arguments, "plumbing", f"{about}\n\n{describe(rounds)}", rounds)
     return 0
 
 
@@ -182,7 +179,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    add_outputs(parser)
     return parser.parse_args()
 
 

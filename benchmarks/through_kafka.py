@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -24,8 +25,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from app.kafka import partitions_of
 from benchmarks.engine import SHIPPED, THEIR_ENVIRONMENT, WAYS, in_a_process
 from benchmarks.faults.deployment import Deployment
-from benchmarks.faults.subjects import HAND_WRITTEN, OURS, PLAIN_FAUST, Subject
-from benchmarks.page import markdown, spread, times, write_figures
+from benchmarks.faults.subjects import (
+    CONFLUENT,
+    HAND_WRITTEN,
+    OURS,
+    PLAIN_FAUST,
+    QUIX,
+    Subject,
+)
+from benchmarks.page import add_outputs, markdown, publish, spread, times
 
 DOCUMENTS = 2000
 WARM_UP_DOCUMENTS = 200
@@ -33,9 +41,18 @@ ALL_WITHIN_S = 300.0
 OFFLINE = "ours-bfloat16"
 
 
+PEER_PACKAGES = Path(sys.prefix) / "peers"
+"""Where `make bench` puts the packages of peers, out of the way of ours."""
+
+
 def peer(subject: Subject, title: str, model: str, records: int) -> Subject:
     """A peer with the built-in classifier, as transformers computes it."""
-    variables = {"PEER_MODEL": model, "PEER_RECORDS": str(records), **THEIR_ENVIRONMENT}
+    variables = {
+        "PEER_MODEL": model,
+        "PEER_RECORDS": str(records),
+        "PYTHONPATH": str(PEER_PACKAGES),
+        **THEIR_ENVIRONMENT,
+    }
     return replace(subject, title=title, variables=variables)
 
 
@@ -47,14 +64,27 @@ CONTENDERS = {
     ),
     "hand-written": peer(
         HAND_WRITTEN,
-        "a hand-written consumer, batches of 32 by length out of 512 records, bfloat16",
+        "aiokafka by hand, batches of 32 by length out of 512 records, bfloat16",
         "bfloat16-by-length",
         512,
+    ),
+    "hand-written-confluent": peer(
+        CONFLUENT,
+        "confluent-kafka by hand, batches of 32 by length out of 512 records, bfloat16",
+        "bfloat16-by-length",
+        512,
+    ),
+    "confluent": peer(CONFLUENT, "confluent-kafka, batches of 32 in order, float32", "float32", 32),
+    "aiokafka": peer(HAND_WRITTEN, "aiokafka, batches of 32 in order, float32", "float32", 32),
+    "quix": peer(
+        QUIX, "Quix Streams, a batching sink, batches of 32 in order, float32", "float32", 32
     ),
     "plain-faust": peer(
         PLAIN_FAUST, "a plain Faust agent, batches of 32 in order, float32", "float32", 32
     ),
 }
+NEED_PACKAGES = frozenset({"hand-written-confluent", "confluent", "quix"})
+"""Contenders that are left out where `PEER_PACKAGES` is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +94,19 @@ class Round:
     documents_per_s: float
     cpu_s: tuple[float, float] | None = None
     """Of the process that answers and of the broker, for 1,000 documents."""
+    memory_mib: float | None = None
+    """Of the process when all was answered."""
 
 
 def main() -> int:
     arguments = _arguments()
     texts = [json.loads(line)["text"] for line in arguments.data.read_text().splitlines()]
-    rounds: dict[str, list[Round]] = {name: [] for name in (*arguments.contender, OFFLINE)}
+    contenders = [
+        name for name in arguments.contender if name not in NEED_PACKAGES or PEER_PACKAGES.is_dir()
+    ]
+    if missing := set(arguments.contender) - set(contenders):
+        print(f"without {', '.join(sorted(missing))}: {PEER_PACKAGES} is not there", flush=True)
+    rounds: dict[str, list[Round]] = {name: [] for name in (*contenders, OFFLINE)}
     with (
         tempfile.TemporaryDirectory(prefix="bertstream-through-kafka-") as scratch,
         Deployment(Path(scratch)) as site,
@@ -78,11 +115,8 @@ def main() -> int:
             for name, done in rounds.items():
                 done.append(measure(site, name, texts, arguments.data))
                 print(f"round {turn + 1}, {name}: {done[-1]}", flush=True)
-    table = describe(rounds)
-    print(f"\n{table}")
-    if arguments.write:
-        about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
-        write_figures(arguments.write, "through-kafka", f"{about}\n\n{table}")
+    about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
+    publish(arguments, "through-kafka", f"{about}\n\n{describe(rounds)}", rounds)
     return 0
 
 
@@ -103,7 +137,8 @@ def measure(site: Deployment, name: str, texts: Sequence[str], data: Path) -> Ro
         1000 / DOCUMENTS * (_cpu_s(process) - then)
         for process, then in zip(processes, before, strict=True)
     )
-    return Round(DOCUMENTS / seconds, (process, kafka))
+    memory_mib = processes[0].memory_info().rss / 2**20
+    return Round(DOCUMENTS / seconds, (process, kafka), memory_mib)
 
 
 async def answer(site: Deployment, texts: Sequence[str], count: int) -> float:
@@ -142,8 +177,15 @@ def describe(rounds: dict[str, list[Round]]) -> str:
     for name, done in rounds.items():
         used = [one.cpu_s for one in done if one.cpu_s]
         cpu = [spread(column, 1) for column in zip(*used, strict=True)] if used else ["", ""]
+        memory = [one.memory_mib for one in done if one.memory_mib]
         rows.append(
-            [_title(name), spread(speeds[name], 0), times(speeds[first], speeds[name]), *cpu]
+            [
+                _title(name),
+                spread(speeds[name], 0),
+                times(speeds[first], speeds[name]),
+                *cpu,
+                f"{statistics.median(memory):.0f}" if memory else "",
+            ]
         )
     return markdown(
         (
@@ -152,6 +194,7 @@ def describe(rounds: dict[str, list[Round]]) -> str:
             f"{CONTENDERS[first].title}: times as fast",
             "CPU s for 1,000 documents: the process",
             "and Kafka",
+            "memory, MiB",
         ),
         rows,
     )
@@ -175,7 +218,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    add_outputs(parser)
     return parser.parse_args()
 
 

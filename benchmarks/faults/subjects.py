@@ -97,4 +97,18 @@ HAND_WRITTEN = Subject(
     "ready",
     carries_source=False,
 )
+CONFLUENT = Subject(
+    "confluent",
+    "a hand-written consumer on librdkafka",
+    ("-m", "benchmarks.peers.confluent"),
+    "ready",
+    carries_source=False,
+)
+QUIX = Subject(
+    "quix",
+    "Quix Streams",
+    ("-m", "benchmarks.peers.quix"),
+    "Waiting for incoming messages",
+    carries_source=False,
+)
 SUBJECTS = {one.name: one for one in (OURS, EXACTLY_ONCE, PLAIN_FAUST, HAND_WRITTEN)}

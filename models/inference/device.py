@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
 import sys
 
@@ -18,6 +19,9 @@ DTYPES = {
 }
 CPU_BATCH_TOKENS = 2048
 """A CPU gains nothing from larger batches: they leave its caches, and pad more."""
+MOST_CPU_LANES = 4
+"""Batches that a CPU computes at once: each needs memory of its own, and more of them would leave
+a single one fewer threads."""
 
 OUT_OF_MEMORY_SIGNS = (
     "out of memory",
@@ -63,6 +67,25 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
         return DTYPES[setting]
     except KeyError:
         raise ModelLoadError(f"dtype {setting!r} is not auto, {', '.join(DTYPES)}") from None
+
+
+def share_cpu(threads: int | None = None) -> tuple[int, int]:
+    """Divide the cores that this process may use among batches that are computed at once.
+
+    Threads that compute one batch wait for the slowest of them in every layer, and Kafka and others
+    want the same cores; batches of their own wait for nobody.
+
+    Args:
+        threads: of each batch; None: as many as give each of `MOST_CPU_LANES` its share.
+
+    Returns:
+        How many batches at once, and the threads of each.
+    """
+    # Not on every platform can a process tell which cores it may use.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+    threads = threads or max(1, cores // MOST_CPU_LANES)
+    return max(1, min(MOST_CPU_LANES, cores // threads)), threads
 
 
 def most_tokens(device: torch.device, batch_tokens: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,7 +24,12 @@ from models.errors import (
 from models.inference.batching import pack
 from models.inference.checkpoint import Checkpoint
 from models.inference.decoding import Decoder
-from models.inference.device import is_out_of_memory, most_tokens, release_memory
+from models.inference.device import (
+    is_out_of_memory,
+    most_tokens,
+    release_memory,
+    share_cpu,
+)
 from models.inference.document_encoder import DocumentEncoder
 from models.inference.padding_free import Layout, to_device
 from models.inference.tasks import (
@@ -224,14 +230,15 @@ class Engine:
         rows: list[tuple[Tensor, float] | InferenceError] = [InferenceFailed()] * len(segments)
         lengths = [len(segment) for segment in segments]
         batch_tokens = most_tokens(self.devices[0], batch_tokens)
-        for batch in pack(
+        batches = pack(
             lengths,
             max_rows=batch_size,
             max_tokens=batch_tokens,
             padding_free=self.padding_free,
-        ):
-            for number, row in zip(batch, self._rows([segments[i] for i in batch]), strict=True):
-                rows[number] = row
+        )
+        computed = self._compute([[segments[number] for number in batch] for batch in batches])
+        for number, row in zip(chain(*batches), chain(*computed), strict=True):
+            rows[number] = row
         results = iter(rows)
         for place, encoded in enumerate(outcomes):
             if isinstance(encoded, EncodedDocument):
@@ -262,6 +269,16 @@ class Engine:
         self._encoder = None
         for device in self.devices:
             release_memory(device)
+
+    def _compute(
+        self, batches: list[list[Segment]]
+    ) -> list[list[tuple[Tensor, float] | InferenceError]]:
+        """The rows of each batch, several batches at once on a CPU; see `_rows`."""
+        lanes, threads = share_cpu()
+        if self.devices[0].type != "cpu" or len(batches) == 1 or lanes == 1:
+            return [self._rows(batch) for batch in batches]
+        with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (threads,)) as executor:
+            return list(executor.map(self._rows, batches))
 
     def _rows(self, segments: list[Segment]) -> list[tuple[Tensor, float] | InferenceError]:
         """The row of each segment on the CPU with its batch's time in ms, or why there is none."""

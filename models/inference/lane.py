@@ -1,4 +1,4 @@
-"""The device stage of the pool: one lane for each device."""
+"""The device stage of the pool: one lane for each device, or several that share a CPU."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Budget(TypedDict):
 
 
 class Lane:
-    """A device. One thread forms device batches and computes them, one decodes.
+    """A device, or a part of a CPU. One thread forms device batches and computes them, one decodes.
 
     A batch that takes either of them too long is given up, and another thread goes on in the
     place of that one; what else is in the lane does not notice.
@@ -113,7 +113,7 @@ class Lane:
         self._changed = buffer.changed
         self._budget = Budget(max_rows=batch_size, max_tokens=most_tokens(device, batch_tokens))
         self._batch_wait_s = batch_wait_s
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._torch_threads = threads
         self._watch = watch
         self._answer = answer
@@ -182,7 +182,7 @@ class Lane:
 
     def _is_due(self) -> bool:
         """Whether a batch closes now."""
-        if self.in_flight >= self._max_in_flight:
+        if self.in_flight >= self.max_in_flight:
             return False
         if self._again:
             return True
@@ -196,7 +196,7 @@ class Lane:
 
     def _patience(self) -> float | None:
         """Seconds until a batch closes without further company; None if nothing may."""
-        if not self._buffer or self.in_flight >= self._max_in_flight:
+        if not self._buffer or self.in_flight >= self.max_in_flight:
             return None
         return max(0.0, self._buffer.oldest + self._batch_wait_s - time.monotonic())
 

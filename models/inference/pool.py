@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -80,6 +81,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         max_waiting_tokens: int | None = None,
         max_text_bytes: int = 16 * MEBIBYTE,
         threads: int | None = None,
+        cpu_lanes: int = 1,
         encode_threads: int | None = None,
         stop_timeout_s: float = 10.0,
         on_batch: Callable[[BatchDone], None] | None = None,
@@ -97,7 +99,8 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             max_waiting_tokens: encoded and waiting for a device; None: four times what is in
                 flight.
             max_text_bytes: UTF-8 bytes of all texts inside; a longer text goes in alone.
-            threads: of torch on a CPU; None leaves its own choice.
+            threads: of torch for a batch on a CPU; None leaves its own choice.
+            cpu_lanes: batches that a CPU computes at once; they share `max_in_flight`.
             encode_threads: None: one, or two where there are more than four cores.
             stop_timeout_s: longest that a stop waits for a device batch under way.
             on_batch: called on the event loop after each device batch.
@@ -113,6 +116,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         self._max_in_flight = max_in_flight
         self._max_waiting_tokens = max_waiting_tokens or 4 * batch_tokens * max_in_flight * devices
         self._torch_threads = threads
+        self._cpu_lanes = min(cpu_lanes, max_in_flight)
         self._encode_threads = encode_threads or (2 if (os.cpu_count() or 1) > 4 else 1)
         self._stop_timeout_s = stop_timeout_s
         self._room = Room(
@@ -134,7 +138,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
             "documents": self._room.documents,
             "tokens": self._buffer.tokens,
             "batches_in_flight": sum(lane.in_flight for lane in self._lanes),
-            "max_in_flight": self._max_in_flight * len(self._lanes),
+            "max_in_flight": sum(lane.max_in_flight for lane in self._lanes),
             "hanging_threads": len(self._threads.hanging()),
         }
 
@@ -155,12 +159,14 @@ class InferencePool(mode.Service):  # type: ignore[misc]
                 batch_size=self._batch_size,
                 batch_tokens=self._batch_tokens,
                 batch_wait_s=self._batch_wait_s,
-                max_in_flight=self._max_in_flight,
+                max_in_flight=self._max_in_flight // lanes,
                 threads=self._torch_threads,
                 watch=self._watch,
                 answer=self._answer,
             )
             for device in self._models.devices
+            for lanes in [self._cpu_lanes if device.type == "cpu" else 1]
+            for _ in range(lanes)
         ]
         self._threads = Threads(self._thread_crashed)
 
@@ -170,9 +176,13 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         self._event_loop = asyncio.get_running_loop()
         for number in range(self._encode_threads):
             self._threads.start(f"encode-{number}", self._encode.run)
+        started: Counter[torch.device] = Counter()
         for lane in self._lanes:
-            self._threads.start(f"compute-{lane.device}", lane.compute)
-            self._threads.start(f"decode-{lane.device}", lane.decode)
+            number = started[lane.device]
+            started[lane.device] += 1
+            name = f"{lane.device}-{number}" if number else str(lane.device)
+            self._threads.start(f"compute-{name}", lane.compute)
+            self._threads.start(f"decode-{name}", lane.decode)
         self._closed = None
         self.add_future(self._give_up_overdue())
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from models.errors import ModelLoadError, UnknownModel, shortened
+from models.inference.agreement import MOST_DIFFERENCE, difference
 from models.inference.checkpoint import Checkpoint, load_checkpoint
 from models.inference.cpu_layers import fuse_layers
 from models.inference.device import choose_devices, choose_dtype, release_memory
@@ -18,6 +21,8 @@ from models.inference.hub import Progress
 from models.inference.padding_free import attends_within_rows, leave_out_padding
 from models.inference.tasks import Aggregation
 from models.inference.transformer import Trust
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["auto", "plain"]
 
@@ -51,7 +56,8 @@ class ModelRegistry:
         Args:
             specs: `builtin`, a folder, or a model id of the hub with optional `@revision`, by name.
             device: `auto`, `cpu`, `cuda`, `cuda:0,cuda:1` or `mps`; one replica on each.
-            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            dtype: `auto`, `float32`, `bfloat16` or `float16`. With `auto` a model whose answers
+                differ in bfloat16 from those in float32 (see `agreement`) is given float32.
             engine: `auto` replaces the layers that are known to be faster otherwise; `plain`
                 leaves transformers' own.
             progress: takes a line at each step.
@@ -62,23 +68,34 @@ class ModelRegistry:
         """
         devices = choose_devices(device)
         precision = choose_dtype(dtype, devices[0])
-        trust = Trust(remote_code=trust_remote_code, pickle=allow_pickle)
+        report = progress or (lambda _: None)
+        load = partial(
+            _load,
+            trust=Trust(remote_code=trust_remote_code, pickle=allow_pickle),
+            progress=report,
+            aggregation=aggregation,
+            segment_overlap=segment_overlap,
+        )
         engines: dict[str, Engine] = {}
         try:
             for name, spec in specs.items():
-                checkpoint = load_checkpoint(spec, dtype=precision, trust=trust, progress=progress)
-                replicas = _replicate(checkpoint, devices)
-                engines[name] = Engine(
-                    checkpoint,
-                    replicas,
-                    name=name,
-                    path=spec,
-                    layers=_speed_up(replicas, checkpoint.dtype) if engine == "auto" else "plain",
-                    aggregation=aggregation,
-                    segment_overlap=segment_overlap,
-                )
-                if progress is not None:
-                    progress(_summary(engines[name]))
+                engines[name] = load(name, spec, devices, precision, engine)
+                if precision != torch.float32:
+                    exact = load(name, spec, [torch.device("cpu")], torch.float32, "plain")
+                    off = difference(engines[name], exact)
+                    exact.close()
+                    if off > MOST_DIFFERENCE:
+                        log.warning(
+                            "model=%s differs in %s from what it is in float32 by %.0f %%: %s",
+                            name,
+                            str(precision).removeprefix("torch."),
+                            100 * off,
+                            "taking float32" if dtype == "auto" else "try DTYPE=float32",
+                        )
+                        if dtype == "auto":
+                            engines[name].close()
+                            engines[name] = load(name, spec, devices, torch.float32, engine)
+                report(_summary(engines[name]))
         except BaseException as error:
             for loaded in engines.values():
                 loaded.close()
@@ -127,6 +144,31 @@ class ModelRegistry:
         """Give the memory of all models back."""
         for engine in self._engines.values():
             engine.close()
+
+
+def _load(
+    name: str,
+    spec: str,
+    devices: list[torch.device],
+    dtype: torch.dtype,
+    engine: Kind,
+    *,
+    trust: Trust,
+    progress: Progress,
+    aggregation: Aggregation,
+    segment_overlap: int,
+) -> Engine:
+    checkpoint = load_checkpoint(spec, dtype=dtype, trust=trust, progress=progress)
+    replicas = _replicate(checkpoint, devices)
+    return Engine(
+        checkpoint,
+        replicas,
+        name=name,
+        path=spec,
+        layers=_speed_up(replicas, checkpoint.dtype) if engine == "auto" else "plain",
+        aggregation=aggregation,
+        segment_overlap=segment_overlap,
+    )
 
 
 def _replicate(
