@@ -108,7 +108,7 @@ QUIX = Subject(
     "quix",
     "Quix Streams",
     ("-m", "benchmarks.peers.quix"),
-    "Waiting for incoming messages",
+    "is now processing incoming messages",
     carries_source=False,
 )
 SUBJECTS = {one.name: one for one in (OURS, EXACTLY_ONCE, PLAIN_FAUST, HAND_WRITTEN)}

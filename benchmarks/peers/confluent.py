@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     settings = load_settings()
-    servers = {"bootstrap.servers": settings.bootstrap_servers}
+    servers = {"bootstrap.servers": ",".join(settings.bootstrap_servers)}
     consumer = Consumer(
         {
             **servers,

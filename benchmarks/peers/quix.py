@@ -24,7 +24,9 @@ class Predictions(BatchingSink):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "acks": "all"})
+        self._producer = Producer(
+            {"bootstrap.servers": ",".join(settings.bootstrap_servers), "acks": "all"}
+        )
 
     def write(self, batch: SinkBatch) -> None:
         """Predict, produce, and wait for the broker: then the offsets are committed."""
@@ -42,7 +44,7 @@ class Predictions(BatchingSink):  # type: ignore[misc]
 
 def main() -> None:
     application = Application(
-        broker_address=settings.bootstrap_servers,
+        broker_address=",".join(settings.bootstrap_servers),
         consumer_group=settings.app_id,
         auto_offset_reset="earliest",
         auto_create_topics=False,
