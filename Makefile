@@ -24,16 +24,17 @@ test: ## all tests, with a real Kafka and a real browser: ARGS='-k name' chooses
 
 test-gpu: ## the tests that need a GPU
 	$(SETUP) --dev
-	@if [ -d tests/gpu ]; then exec $(BIN)/python -m pytest tests/gpu $(ARGS); \
-	else echo "There are no GPU tests yet."; fi
+	@exec $(BIN)/python -m pytest tests/gpu $(ARGS)
 
-bench: ## the engine, the way through Kafka, latency and the plumbing, into docs/performance.md: DATA=FILE.jsonl
+bench: ## the engine, the way through Kafka, latency, the plumbing, into docs/performance.md: DATA=FILE.jsonl, FULL=1
 	$(SETUP) --dev
-	@$(BIN)/python -m uv pip install --quiet --target .venv/peers confluent-kafka quixstreams || true
+	@$(BIN)/python -m uv pip install --quiet --target .venv/peers confluent-kafka quixstreams matplotlib || true
 	@$(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.latency $${DATA:+--data "$$DATA"} --write docs/performance.md
-	@exec $(BIN)/python -m benchmarks.plumbing --write docs/performance.md
+	@$(BIN)/python -m benchmarks.plumbing --write docs/performance.md
+	@if [ -n "$$FULL" ]; then exec $(BIN)/python -m benchmarks.scaling $${DATA:+--data "$$DATA"} \
+		--plot docs/scaling.svg --write docs/performance.md; fi
 
 faults: ## every fault under load, into docs/reliability.md: ONLY='name ...', COMPARE=1, RATE, JSON
 	$(SETUP) --dev

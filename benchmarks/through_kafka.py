@@ -35,7 +35,7 @@ from benchmarks.faults.subjects import (
 )
 from benchmarks.page import add_outputs, markdown, publish, spread, times
 
-DOCUMENTS = 2000
+DOCUMENTS = 1000
 WARM_UP_DOCUMENTS = 200
 ALL_WITHIN_S = 300.0
 OFFLINE = "ours-bfloat16"

@@ -7,6 +7,7 @@ padding takes rows of any lengths together, and the budget counts their tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 SHORT = 64
@@ -28,22 +29,17 @@ def pack(
         The row numbers of each batch, the longest row of a batch first. Every row is in exactly
         one batch; rows of one length keep their order.
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    most_padded = MOST_PADDING * max_tokens if padding_free else max_tokens
     batches: list[list[int]] = []
-    tokens = 0
-    for row in order:
-        batch = batches[-1] if batches else []
-        longest = lengths[batch[0]] if batch else 0
-        if (
-            batch
-            and len(batch) < max_rows
-            and _fits(longest, len(batch) + 1, tokens + lengths[row], max_tokens, padding_free)
-        ):
-            batch.append(row)
-            tokens += lengths[row]
-        else:
-            batches.append([row])
-            tokens = lengths[row]
+    batch: list[int] = []
+    longest = tokens = 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        rows, tokens = len(batch) + 1, tokens + lengths[row]
+        if not batch or rows > max_rows or tokens > max_tokens or longest * rows > most_padded:
+            batch = []
+            batches.append(batch)
+            longest = tokens = lengths[row]
+        batch.append(row)
     return batches
 
 
@@ -69,35 +65,33 @@ def window(
     Returns:
         First row and row after the last.
     """
-    first, end = anchor, anchor + 1
-    tokens = lengths[anchor]
-
-    def may_join(row: int) -> bool:
-        if not 0 <= row < len(lengths):
-            return False
-        shortest, longest = min(lengths[row], lengths[first]), max(lengths[row], lengths[end - 1])
-        similar = padding_free or longest <= 2 * max(shortest, SHORT // 2)
-        rows = end - first + 1
-        return similar and _fits(longest, rows, tokens + lengths[row], max_tokens, padding_free)
-
-    while end - first < max_rows:
-        longest, rows = lengths[end - 1], end - first
-        shorter, longer = may_join(first - 1), may_join(end)
-        if not shorter and not longer:
-            break
-        if shorter and (
-            not longer or longest - lengths[first - 1] <= (lengths[end] - longest) * rows
+    most_padded = MOST_PADDING * max_tokens if padding_free else max_tokens
+    stretch = math.inf if padding_free else 2
+    first, end, tokens = anchor, anchor + 1, lengths[anchor]
+    while (rows := end - first) < max_rows:
+        longest = lengths[end - 1]
+        shorter = lengths[first - 1] if first > 0 else None
+        longer = lengths[end] if end < len(lengths) else None
+        if shorter is not None and (
+            longest * (rows + 1) > most_padded
+            or tokens + shorter > max_tokens
+            or longest > stretch * max(shorter, SHORT // 2)
+        ):
+            shorter = None
+        if longer is not None and (
+            longer * (rows + 1) > most_padded
+            or tokens + longer > max_tokens
+            or longer > stretch * max(lengths[first], SHORT // 2)
+        ):
+            longer = None
+        if shorter is not None and (
+            longer is None or longest - shorter <= (longer - longest) * rows
         ):
             first -= 1
-            tokens += lengths[first]
-        else:
-            tokens += lengths[end]
+            tokens += shorter
+        elif longer is not None:
             end += 1
+            tokens += longer
+        else:
+            break
     return first, end
-
-
-def _fits(longest: int, rows: int, tokens: int, max_tokens: int, padding_free: bool) -> bool:
-    rectangle = rows * longest
-    if padding_free:
-        return tokens <= max_tokens and rectangle <= MOST_PADDING * max_tokens
-    return rectangle <= max_tokens

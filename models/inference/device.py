@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import platform
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from models.errors import ModelLoadError
 
@@ -19,6 +25,7 @@ DTYPES = {
 }
 CPU_BATCH_TOKENS = 2048
 """A CPU gains nothing from larger batches: they leave its caches, and pad more."""
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MOST_CPU_LANES = 4
 """Batches that a CPU computes at once: each needs memory of its own, and more of them would leave
 a single one fewer threads."""
@@ -81,16 +88,60 @@ def share_cpu(threads: int | None = None) -> tuple[int, int]:
     Returns:
         How many batches at once, and the threads of each.
     """
-    # Not on every platform can a process tell which cores it may use.
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+    cores = usable_cores()
     threads = threads or max(1, cores // MOST_CPU_LANES)
     return max(1, min(MOST_CPU_LANES, cores // threads)), threads
+
+
+def usable_cores(limit: Path = CPU_LIMIT) -> int:
+    """Cores that this process may use: those that it is bound to, or what its container is given.
+
+    Args:
+        limit: the file in which Linux says what the container may use, where it says so.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+    try:
+        quota, period = limit.read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores  # There is no limit: none is told, or it is "max".
 
 
 def most_tokens(device: torch.device, batch_tokens: int) -> int:
     """Tokens of a device batch, with what padding costs, that serve this device best."""
     return min(batch_tokens, CPU_BATCH_TOKENS) if device.type == "cpu" else batch_tokens
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device; to CUDA from pinned memory, without waiting for it."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def to_host(outputs: Tensor, device: torch.device) -> Callable[[], Tensor]:
+    """Begin to copy a batch's outputs to the host's memory.
+
+    On CUDA the copy follows the batch that it is of at once, and not what is launched after that.
+
+    Returns:
+        Waits for the outputs, and gives them.
+    """
+    if device.type != "cuda":
+        return outputs.cpu
+    host = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True)
+    host.copy_(outputs, non_blocking=True)
+    # A thread that waits for it sleeps: the others need the cores.
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(device))
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
 
 
 def computes_bfloat16(device: torch.device) -> bool:

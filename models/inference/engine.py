@@ -29,9 +29,10 @@ from models.inference.device import (
     most_tokens,
     release_memory,
     share_cpu,
+    to_device,
 )
 from models.inference.document_encoder import DocumentEncoder
-from models.inference.padding_free import Layout, to_device
+from models.inference.padding_free import Layout
 from models.inference.tasks import (
     Aggregation,
     Document,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.errors import DeadlineExceeded
 from models.inference.buffer import Buffer
-from models.inference.device import most_tokens
+from models.inference.device import most_tokens, to_host
 from models.inference.ticket import Answer, Engine, Outcome, Row, Ticket, failure, summary
 from models.inference.watch import Watch
 
@@ -119,7 +119,8 @@ class Lane:
         self._answer = answer
         self._under_way: set[DeviceBatch] = set()
         self._again: deque[DeviceBatch] = deque()
-        self._computed: SimpleQueue[tuple[DeviceBatch, Tensor] | None] = SimpleQueue()
+        self._computed: SimpleQueue[tuple[DeviceBatch, Callable[[], Tensor]] | None]
+        self._computed = SimpleQueue()
         self._closed = False
 
     @property
@@ -135,7 +136,8 @@ class Lane:
             batch.started = time.monotonic()
             try:
                 with self._watch.step(DEVICE_BATCH, partial(self._give_up, batch)):
-                    outputs = batch.engine.forward([row.segment for row in batch.rows], self.device)
+                    segments = [row.segment for row in batch.rows]
+                    outputs = to_host(batch.engine.forward(segments, self.device), self.device)
             except Exception as error:
                 self._fail(batch, error)
             else:
@@ -148,7 +150,7 @@ class Lane:
             batch, outputs = computed
             try:
                 with self._watch.step(DEVICE_BATCH, partial(self._give_up, batch)):
-                    rows = outputs.cpu()  # (n_segments, width); waits for the device
+                    rows = outputs()  # (n_segments, width); waits for the device
             except Exception as error:
                 self._fail(batch, error)
             else:

@@ -176,11 +176,3 @@ def _can_run_without(layers: nn.Module, model: nn.Module) -> bool:
         and not getattr(config, "is_decoder", False)
         and not getattr(config, "chunk_size_feed_forward", 0)
     )
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy an array to a device; to CUDA from pinned memory, without waiting for it."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +14,10 @@ from models.inference.device import (
     choose_dtype,
     computes_bfloat16,
     is_out_of_memory,
+    share_cpu,
+    to_device,
+    to_host,
+    usable_cores,
 )
 
 CPU = torch.device("cpu")
@@ -100,3 +107,51 @@ def test_the_allocator_of_this_machine_is_understood() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+def test_outputs_on_the_cpu_are_there_already() -> None:
+    rows = torch.ones(2, 3)
+    assert torch.equal(to_host(rows, torch.device("cpu"))(), rows)
+    assert torch.equal(to_device(np.eye(2), torch.device("cpu")), torch.eye(2, dtype=torch.double))
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "shared"),
+    [
+        (1, None, (1, 1)),
+        (2, None, (2, 1)),
+        (4, None, (4, 1)),
+        (32, None, (4, 8)),
+        (2, 2, (1, 2)),
+        (8, 3, (2, 3)),
+        (2, 8, (1, 8)),
+        (32, 1, (4, 1)),
+    ],
+)
+def test_batches_share_the_cores_that_the_process_may_use(
+    cores: int, threads: int | None, shared: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.usable_cores", lambda: cores)
+    assert share_cpu(threads) == shared
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("5000 100000", 1),
+        ("6400000 100000", 8),
+        ("", 8),
+        (None, 8),
+    ],
+)
+def test_a_container_may_be_given_fewer_cores(
+    content: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    limit = tmp_path / "cpu.max"
+    if content is not None:
+        limit.write_text(content)
+    assert usable_cores(limit) == cores
