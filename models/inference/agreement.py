@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from models.inference.engine import Engine
-from models.inference.tasks import Document, EncodedDocument
+from models.inference.tasks import Document, EncodedDocument, Segment
 
 PARAGRAPH = (
     "The council voted on Tuesday to close the old bridge until the spring. Shares of the maker "
@@ -24,23 +26,35 @@ times as much is left of it where a model is sound."""
 TINY = 1e-9
 
 
-def difference(engine: Engine, exact: Engine) -> float:
-    """Relative difference of what an engine computes from what the same model does in float32.
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a model gives for the texts in float32."""
 
-    Returns:
-        Of the device that differs most; infinite where it computes nothing, or what is not finite.
-    """
-    encoded = exact.encode([Document(text) for text in TEXTS])
-    segments = [one.segments[0] for one in encoded if isinstance(one, EncodedDocument)]
-    if not segments:
-        return 0.0
-    expected = exact.forward(segments)
-    length = max(float(torch.linalg.vector_norm(expected)), TINY)
-    most = 0.0
-    for device in engine.devices:
-        try:
-            off = float(torch.linalg.vector_norm(engine.forward(segments, device).cpu() - expected))
-        except RuntimeError:
-            return math.inf
-        most = max(most, off / length if math.isfinite(off) else math.inf)
-    return most
+    segments: list[Segment]
+    rows: Tensor
+    """(n_segments, width)."""
+
+    @classmethod
+    def of(cls, exact: Engine) -> Reference | None:
+        """Have the texts computed; None for a model that can take none of them."""
+        encoded = exact.encode([Document(text) for text in TEXTS])
+        segments = [one.segments[0] for one in encoded if isinstance(one, EncodedDocument)]
+        return cls(segments, exact.forward(segments).cpu()) if segments else None
+
+    def difference(self, engine: Engine) -> float:
+        """Relative difference of what an engine of the same model gives.
+
+        Returns:
+            Of the device that differs most; infinite where it computes nothing, or what is not
+            finite.
+        """
+        length = max(float(torch.linalg.vector_norm(self.rows)), TINY)
+        most = 0.0
+        for device in engine.devices:
+            try:
+                rows = engine.forward(self.segments, device).cpu()
+            except RuntimeError:
+                return math.inf
+            off = float(torch.linalg.vector_norm(rows - self.rows))
+            most = max(most, off / length if math.isfinite(off) else math.inf)
+        return most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from models.inference.sentence_modules import (
 )
 from models.inference.tasks import Task
 from models.inference.transformer import (
+    FLOAT32_ONLY,
     PADDING_DISTURBS,
     Trust,
     is_classifier,
@@ -82,27 +83,39 @@ class Checkpoint:
     """Rows of the embedding table; no token id may reach it."""
     family: str
     version: str
-    dtype: torch.dtype
-    """Precision of the transformers model."""
+    model: nn.Module
+    """The transformers model within the network."""
+    dtype: torch.dtype = torch.float32
+    """Precision of that model; what stands on it computes in float32."""
 
     @property
     def parameters(self) -> int:
         """Weights and biases, each shared one counted once."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    def lower(self, dtype: torch.dtype) -> Checkpoint:
+        """Give the model another precision, in place; some families stay in float32.
+
+        What it has computed beforehand and keeps, like the frequencies of its positions, stays as
+        exact as it is.
+        """
+        if self.family in FLOAT32_ONLY:
+            return self
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return replace(self, dtype=dtype)
+
 
 def load_checkpoint(
     spec: str,
     *,
-    dtype: torch.dtype = torch.float32,
     trust: Trust = Trust(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Load a sequence classifier, an embedding model or a head on a frozen encoder.
+    """Load a sequence classifier, an embedding model or a head on a frozen encoder, in float32.
 
     Args:
         spec: `builtin`, a checkpoint folder, or a model id of the hub with optional `@revision`.
-        dtype: precision of the transformers model; a head on top computes in float32.
         progress: takes a line at each step.
 
     Raises:
@@ -114,15 +127,15 @@ def load_checkpoint(
     report(f"{spec}: loading")
     try:
         if is_head_checkpoint(folder):
-            return _load_head(folder, find, dtype, trust)
+            return _load_head(folder, find, trust)
         if (folder / MODULES_NAME).is_file():
             modules = read_modules(folder, trust)
             if modules.poolings:
-                return _load_sentence_encoder(modules, dtype, trust)
+                return _load_sentence_encoder(modules, trust)
         config = read_config(folder, trust)
         if is_classifier(config):
-            return _load_classifier(folder, config, dtype, trust)
-        return _load_encoder(folder, config, dtype, trust)
+            return _load_classifier(folder, config, trust)
+        return _load_encoder(folder, config, trust)
     except ModelLoadError as error:
         raise ModelLoadError(f"{spec}: {error}") from error.__cause__
 
@@ -150,15 +163,13 @@ def load_encoder(
     folder = builtin_encoder() if spec == BUILTIN else find(spec)
     report(f"{spec}: loading")
     try:
-        return _load_frozen(
-            folder, pooling, nn.Sequential(), torch.float32, trust, task=Task.EMBEDDING
-        )
+        return _load_frozen(folder, pooling, nn.Sequential(), trust, task=Task.EMBEDDING)
     except ModelLoadError as error:
         raise ModelLoadError(f"{spec}: {error}") from error.__cause__
 
 
-def _load_classifier(folder: Path, config: Any, dtype: torch.dtype, trust: Trust) -> Checkpoint:
-    model = load_model(folder, config, trust, dtype=dtype, classifier=True)
+def _load_classifier(folder: Path, config: Any, trust: Trust) -> Checkpoint:
+    model = load_model(folder, config, trust, classifier=True)
     task = {
         "regression": Task.REGRESSION,
         "multi_label_classification": Task.MULTI_LABEL_CLASSIFICATION,
@@ -179,19 +190,17 @@ def _load_classifier(folder: Path, config: Any, dtype: torch.dtype, trust: Trust
     )
 
 
-def _load_encoder(folder: Path, config: Any, dtype: torch.dtype, trust: Trust) -> Checkpoint:
+def _load_encoder(folder: Path, config: Any, trust: Trust) -> Checkpoint:
     """A plain encoder serves the mean of its token embeddings, as sentence-transformers does."""
-    model = load_model(folder, config, trust, dtype=dtype)
+    model = load_model(folder, config, trust)
     network = PooledEncoder(model, ("mean",), nn.Sequential())
     return _assemble(network, model, config, folder, trust, task=Task.EMBEDDING)
 
 
-def _load_sentence_encoder(
-    modules: SentenceModules, dtype: torch.dtype, trust: Trust
-) -> Checkpoint:
+def _load_sentence_encoder(modules: SentenceModules, trust: Trust) -> Checkpoint:
     folder = modules.encoder_folder
     config = read_config(folder, trust)
-    model = load_model(folder, config, trust, dtype=dtype)
+    model = load_model(folder, config, trust)
     return _assemble(
         PooledEncoder(model, modules.poolings, modules.layers),
         model,
@@ -205,9 +214,7 @@ def _load_sentence_encoder(
     )
 
 
-def _load_head(
-    folder: Path, find: Callable[[str], Path], dtype: torch.dtype, trust: Trust
-) -> Checkpoint:
+def _load_head(folder: Path, find: Callable[[str], Path], trust: Trust) -> Checkpoint:
     head = ClassifierHead.load(folder)
     encoder_folder = _encoder_folder(folder, head.config.encoder, find)
     described = {k: v for k, v in asdict(head.config).items() if k != "encoder"}
@@ -215,7 +222,6 @@ def _load_head(
         encoder_folder,
         head.config.pooling,
         nn.Sequential(head),
-        dtype,
         trust,
         task=(
             Task.MULTI_LABEL_CLASSIFICATION if head.config.multi_label else Task.TEXT_CLASSIFICATION
@@ -231,7 +237,6 @@ def _load_frozen(
     folder: Path,
     pooling: Pooling,
     layers: nn.Sequential,
-    dtype: torch.dtype,
     trust: Trust,
     *,
     task: Task,
@@ -241,7 +246,7 @@ def _load_frozen(
     if (folder / MODULES_NAME).is_file():
         folder = read_modules(folder, trust).encoder_folder
     config = read_config(folder, trust)
-    model = load_model(folder, config, trust, dtype=dtype, pooler=pooling == "pooled")
+    model = load_model(folder, config, trust, pooler=pooling == "pooled")
     modes: tuple[PoolingMode, ...] = () if pooling == "pooled" else (pooling,)
     network = PooledEncoder(model, modes, layers)
     return _assemble(network, model, config, folder, trust, task=task, **facts)
@@ -318,7 +323,7 @@ def _assemble(
         window=window,
         vocabulary=len(embeddings.weight),
         family=config.model_type,
-        dtype=next(model.parameters()).dtype,
+        model=model,
         version=_version([*_own_files(folder), *files], facts),
     )
 

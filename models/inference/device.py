@@ -121,7 +121,7 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def to_host(outputs: Tensor, device: torch.device) -> Callable[[], Tensor]:
+def to_host(outputs: Tensor) -> Callable[[], Tensor]:
     """Begin to copy a batch's outputs to the host's memory.
 
     On CUDA the copy follows the batch that it is of at once, and not what is launched after that.
@@ -129,13 +129,13 @@ def to_host(outputs: Tensor, device: torch.device) -> Callable[[], Tensor]:
     Returns:
         Waits for the outputs, and gives them.
     """
-    if device.type != "cuda":
+    if not outputs.is_cuda:
         return outputs.cpu
     host = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True)
     host.copy_(outputs, non_blocking=True)
     # A thread that waits for it sleeps: the others need the cores.
     copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    copied.record(torch.cuda.current_stream(device))
+    copied.record(torch.cuda.current_stream(outputs.device))
 
     def wait() -> Tensor:
         copied.synchronize()

@@ -137,7 +137,7 @@ class Lane:
             try:
                 with self._watch.step(DEVICE_BATCH, partial(self._give_up, batch)):
                     segments = [row.segment for row in batch.rows]
-                    outputs = to_host(batch.engine.forward(segments, self.device), self.device)
+                    outputs = to_host(batch.engine.forward(segments, self.device))
             except Exception as error:
                 self._fail(batch, error)
             else:

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 MEBIBYTE = 1024 * 1024
 MOST_LEFT_BEHIND = 3
-"""Threads that may hang at once; with one more it is no document that is to blame."""
+"""Threads of a lane that may hang at once; with one more it is no document that is to blame."""
 
 
 class Models(Protocol):
@@ -65,7 +65,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
     A device batch, or a call of the tokenizer, that takes longer than `batch_timeout_s` is given
     up: its documents get `InferenceFailed`, and a new thread goes on with everything else. The
     old one cannot be killed and is left behind; the pool crashes when more than
-    `MOST_LEFT_BEHIND` hang at once.
+    `MOST_LEFT_BEHIND` hang at once, or as many times that as a CPU has lanes.
     """
 
     def __init__(
@@ -362,7 +362,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         self._deliver([(ticket, error) for ticket in tickets], None)
         self._threads.replace(step.thread)
         hanging = self._threads.hanging()
-        if len(hanging) > MOST_LEFT_BEHIND:
+        if len(hanging) > MOST_LEFT_BEHIND * self._cpu_lanes:
             raise TimeoutError(f"{len(hanging)} threads hang at once: {', '.join(hanging)}")
 
     def _thread_crashed(self, error: BaseException) -> None:

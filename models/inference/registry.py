@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.errors import ModelLoadError, UnknownModel, shortened
-from models.inference.agreement import MOST_DIFFERENCE, difference
+from models.inference.agreement import MOST_DIFFERENCE, Reference
 from models.inference.checkpoint import Checkpoint, load_checkpoint
 from models.inference.cpu_layers import fuse_layers
 from models.inference.device import choose_devices, choose_dtype, release_memory
@@ -79,22 +79,18 @@ class ModelRegistry:
         engines: dict[str, Engine] = {}
         try:
             for name, spec in specs.items():
-                engines[name] = load(name, spec, devices, precision, engine)
-                if precision != torch.float32:
-                    exact = load(name, spec, [torch.device("cpu")], torch.float32, "plain")
-                    off = difference(engines[name], exact)
-                    exact.close()
-                    if off > MOST_DIFFERENCE:
-                        log.warning(
-                            "model=%s differs in %s from what it is in float32 by %.0f %%: %s",
-                            name,
-                            str(precision).removeprefix("torch."),
-                            100 * off,
-                            "taking float32" if dtype == "auto" else "try DTYPE=float32",
-                        )
-                        if dtype == "auto":
-                            engines[name].close()
-                            engines[name] = load(name, spec, devices, torch.float32, engine)
+                engines[name], off = load(name, spec, devices, precision, engine)
+                if off > MOST_DIFFERENCE:
+                    log.warning(
+                        "model=%s differs in %s from what it is in float32 by %.0f %%: %s",
+                        name,
+                        str(precision).removeprefix("torch."),
+                        100 * off,
+                        "taking float32" if dtype == "auto" else "try DTYPE=float32",
+                    )
+                    if dtype == "auto":
+                        engines[name].close()
+                        engines[name], _ = load(name, spec, devices, torch.float32, engine)
                 report(_summary(engines[name]))
         except BaseException as error:
             for loaded in engines.values():
@@ -157,10 +153,16 @@ def _load(
     progress: Progress,
     aggregation: Aggregation,
     segment_overlap: int,
-) -> Engine:
-    checkpoint = load_checkpoint(spec, dtype=dtype, trust=trust, progress=progress)
+) -> tuple[Engine, float]:
+    """Load a model; also tells how much it differs in this precision from float32."""
+    checkpoint = load_checkpoint(spec, trust=trust, progress=progress)
+    reference = None
+    if dtype != torch.float32:
+        exact = Engine(checkpoint, {torch.device("cpu"): checkpoint.network}, name=name, path=spec)
+        reference = Reference.of(exact)
+        checkpoint = checkpoint.lower(dtype)
     replicas = _replicate(checkpoint, devices)
-    return Engine(
+    loaded = Engine(
         checkpoint,
         replicas,
         name=name,
@@ -169,6 +171,7 @@ def _load(
         aggregation=aggregation,
         segment_overlap=segment_overlap,
     )
+    return loaded, 0.0 if reference is None else reference.difference(loaded)
 
 
 def _replicate(

@@ -127,14 +127,12 @@ def load_model(
     config: Any,
     trust: Trust,
     *,
-    dtype: torch.dtype,
     classifier: bool = False,
     pooler: bool = False,
 ) -> nn.Module:
-    """Load a sequence classifier or a bare encoder on the CPU, in evaluation mode.
+    """Load a sequence classifier or a bare encoder in float32 on the CPU, in evaluation mode.
 
     Args:
-        dtype: precision; some families are loaded in float32 whatever it says.
         pooler: whether the encoder's own pooler is needed; otherwise it is left out, since many
             encoders were saved without one.
 
@@ -150,7 +148,7 @@ def load_model(
         model, info = auto.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32 if config.model_type in FLOAT32_ONLY else dtype,
+            dtype=torch.float32,
             use_safetensors=None if trust.pickle else True,
             trust_remote_code=trust.remote_code,
             local_files_only=not trust.remote_code,

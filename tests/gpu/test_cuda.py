@@ -46,7 +46,7 @@ def test_a_gpu_is_taken_where_there_is_one() -> None:
 
 def test_what_has_been_launched_since_is_not_waited_for() -> None:
     device = torch.device("cuda:0")
-    wait = to_host(torch.ones(4, 4, device=device), device)
+    wait = to_host(torch.ones(4, 4, device=device))
     matrix = torch.randn(8192, 8192, device=device)
     for _ in range(50):
         matrix = matrix @ matrix

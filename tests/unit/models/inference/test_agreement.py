@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.inference.agreement import MOST_DIFFERENCE, difference
+from models.inference.agreement import MOST_DIFFERENCE, Reference
 from models.inference.engine import Engine
 from models.inference.registry import ModelRegistry
 
@@ -46,8 +46,10 @@ def delicate(save: Save) -> str:
 def test_a_sound_model_agrees_in_bfloat16() -> None:
     rough, exact = (load("builtin", dtype).engine() for dtype in ("bfloat16", "float32"))
     assert dtype_of(rough) == "bfloat16"
-    assert 0 < difference(rough, exact) < MOST_DIFFERENCE / 2
-    assert difference(exact, exact) == 0.0
+    reference = Reference.of(exact)
+    assert reference is not None
+    assert 0 < reference.difference(rough) < MOST_DIFFERENCE / 2
+    assert reference.difference(exact) == 0.0
 
 
 def test_one_that_does_not_is_given_float32(

@@ -111,7 +111,7 @@ def test_the_allocator_of_this_machine_is_understood() -> None:
 
 def test_outputs_on_the_cpu_are_there_already() -> None:
     rows = torch.ones(2, 3)
-    assert torch.equal(to_host(rows, torch.device("cpu"))(), rows)
+    assert torch.equal(to_host(rows)(), rows)
     assert torch.equal(to_device(np.eye(2), torch.device("cpu")), torch.eye(2, dtype=torch.double))
 
 

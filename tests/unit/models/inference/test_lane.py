@@ -26,6 +26,8 @@ DEADLINE_S = 30.0
 class Deferred:
     """What a device will have computed once it is told to finish."""
 
+    is_cuda = False
+
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
         self.finished = threading.Event()
