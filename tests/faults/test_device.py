@@ -66,7 +66,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def test_a_device_that_hangs(start: Start, serve: Serve, bootstrap_servers: str) -> None:
-    settings = serve(batch_timeout_s=1, drain_timeout_s=2)
+    # Batches so small that not every document is in one that hangs.
+    settings = serve(batch_timeout_s=1, drain_timeout_s=2, batch_size=16)
     topics = Topics(bootstrap_servers)
     hang = settings.data_dir / FILE
     worker = start(settings, command=device(hanging_device.__name__))
