@@ -22,7 +22,7 @@ from app.kafka import client_options, partitions_of
 from app.settings import MAX_BATCH_BYTES, MEBIBYTE, Settings
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import OURS, Process
-from benchmarks.page import markdown, write_figures
+from benchmarks.page import add_outputs, markdown, publish
 from tests.workers import eventually
 
 SENTENCE = "The striker scored twice as the home side won the cup final. "
@@ -179,9 +179,7 @@ def main() -> int:
         for name in arguments.only or OVERLOADS:
             rows.append((OVERLOADS[name], observe(site, OVERLOADS[name], arguments.seconds)))
             print(f"{name}: {rows[-1][1]}", flush=True)
-    print(f"\n{table(rows)}")
-    if arguments.write:
-        write_figures(arguments.write, "backpressure", table(rows))
+    publish(arguments, "backpressure", table(rows), {one.title: seen for one, seen in rows})
     return 0
 
 
@@ -190,7 +188,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", choices=OVERLOADS, help="these alone")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each of them")
     parser.add_argument("--folder", type=Path, help="where logs and data are kept afterwards")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    add_outputs(parser)
     arguments = parser.parse_args()
     if arguments.only and arguments.write:
         parser.error("--write is for a whole table, --only for a part of one")

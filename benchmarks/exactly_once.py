@@ -15,7 +15,7 @@ from benchmarks.capacity import measure_capacity
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.load import Load
 from benchmarks.faults.subjects import EXACTLY_ONCE, OURS
-from benchmarks.page import markdown, spread, times, write_figures
+from benchmarks.page import add_outputs, markdown, publish, spread, times
 
 RATES = (20.0, 200.0)
 """Requests per second at which latency is measured, far below what a worker can do."""
@@ -41,10 +41,8 @@ def main() -> int:
                 site.new_service()
                 figures.append(measure(site))
                 print(f"round {turn + 1}, {subject.title}: {figures[-1]}", flush=True)
-    table = describe(plain, exact)
-    print(f"\n{table}")
-    if arguments.write:
-        write_figures(arguments.write, "exactly-once-cost", table)
+    rounds = {"at least once": plain, "exactly once": exact}
+    publish(arguments, "exactly-once-cost", describe(plain, exact), rounds)
     return 0
 
 
@@ -82,7 +80,7 @@ def describe(plain: list[Figures], exact: list[Figures]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exactly_once", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page that holds the figures")
+    add_outputs(parser)
     return parser.parse_args()
 
 

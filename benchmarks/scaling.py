@@ -13,14 +13,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 from benchmarks import plumbing, through_kafka
-from benchmarks.engine import SHIPPED, ours
+from benchmarks.engine import SHIPPED, Label, ours
 from benchmarks.faults.deployment import Deployment
 from benchmarks.page import add_outputs, markdown, publish, spread
 
@@ -82,7 +81,7 @@ def by_documents_at_once(texts: Sequence[str], rounds: int) -> Curve:
     ]
 
 
-def _documents_per_s(label: Any, documents: Sequence[str], at_once: int) -> float:
+def _documents_per_s(label: Label, documents: Sequence[str], at_once: int) -> float:
     label(documents[:at_once])
     began = time.perf_counter()
     for start in range(0, len(documents), at_once):
@@ -109,30 +108,35 @@ def by_workers(texts: Sequence[str], rounds: int) -> Curve:
     return points
 
 
-def by_partitions(rounds: int) -> Curve:
+def by_partitions(_: Sequence[str], rounds: int) -> Curve:
     """A model that does nothing, by partitions of the request topic."""
     points = []
     for count in PARTITIONS:
-        points += _plumbing(count, [plumbing.REQUESTS] * rounds, lambda _, count=count: count)
+        done = _plumbing(count, [plumbing.REQUESTS] * rounds)
+        points += [_point(count, one) for one in done]
     return points
 
 
-def by_backlog(rounds: int) -> Curve:
+def by_backlog(_: Sequence[str], rounds: int) -> Curve:
     """A model that does nothing, by requests that wait when it begins."""
-    return _plumbing(8, [backlog for _ in range(rounds) for backlog in BACKLOGS], lambda n: n)
+    backlogs = BACKLOGS * rounds
+    return [_point(*one) for one in zip(backlogs, _plumbing(8, backlogs), strict=True)]
 
 
-def _plumbing(partitions: int, backlogs: Sequence[int], at: Any) -> Curve:
-    points = []
+def _point(at: int, done: plumbing.Round) -> Point:
+    return Point(at, done.requests_per_s, done.cpu_us, done.memory_mib)
+
+
+def _plumbing(partitions: int, backlogs: Sequence[int]) -> list[plumbing.Round]:
+    rounds = []
     with (
         tempfile.TemporaryDirectory(prefix="bertstream-scaling-") as scratch,
         Deployment(Path(scratch), partitions=partitions) as site,
     ):
         for backlog in backlogs:
-            done = plumbing.measure(site, "ours", backlog)
-            points.append(Point(at(backlog), done.requests_per_s, done.cpu_us, done.memory_mib))
-            print(points[-1], flush=True)
-    return points
+            rounds.append(plumbing.measure(site, "ours", backlog))
+            print(f"{partitions} partitions, {backlog:,} requests: {rounds[-1]}", flush=True)
+    return rounds
 
 
 def describe(columns: Sequence[str], curve: Curve, tokens: bool = False) -> str:
@@ -150,7 +154,7 @@ def describe(columns: Sequence[str], curve: Curve, tokens: bool = False) -> str:
     return markdown(columns, rows)
 
 
-CURVES: dict[str, tuple[Any, tuple[str, ...]]] = {
+CURVES: dict[str, tuple[Callable[[Sequence[str], int], Curve], tuple[str, ...]]] = {
     "length": (by_length, ("tokens of a document", "documents/s", "tokens/s")),
     "at-once": (by_documents_at_once, ("documents at once", "documents/s")),
     "workers": (by_workers, ("workers", "documents/s")),
@@ -171,8 +175,7 @@ def main() -> int:
     curves: dict[str, Curve] = {}
     for name in arguments.curve:
         measure, _ = CURVES[name]
-        takes_texts = name in {"length", "at-once", "workers"}
-        curves[name] = measure(*((texts,) if takes_texts else ()), arguments.rounds)
+        curves[name] = measure(texts, arguments.rounds)
         print(name, [asdict(point) for point in curves[name]], flush=True)
     tables = [
         describe(CURVES[name][1], curve, tokens=name == "length") for name, curve in curves.items()

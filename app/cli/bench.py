@@ -160,7 +160,10 @@ def _answered(engine: Engine, documents: Sequence[Any], settings: Settings) -> i
     """
     tokens = 0
     for outcome in engine.predict(
-        documents, batch_size=settings.batch_size, batch_tokens=settings.batch_tokens
+        documents,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        threads=settings.threads,
     ):
         if isinstance(outcome, Exception):
             raise _unanswered(outcome.code, str(outcome))

@@ -149,6 +149,7 @@ def _predict(settings: Settings, corpus: LabelledCorpus) -> Answers:
                     [Document(document.text, document.text_pair, top_k=1) for document in chunk],
                     batch_size=settings.batch_size,
                     batch_tokens=settings.batch_tokens,
+                    threads=settings.threads,
                 ):
                     if isinstance(outcome, InferenceError):
                         answers.predicted.append(None)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.errors import ModelLoadError
+from models.inference.device import is_out_of_memory
 from models.inference.engine import Engine
 from models.inference.tasks import Document, EncodedDocument, Segment
 
@@ -47,13 +49,18 @@ class Reference:
         Returns:
             Of the device that differs most; infinite where it computes nothing, or what is not
             finite.
+
+        Raises:
+            ModelLoadError: the device has no memory for it.
         """
         length = max(float(torch.linalg.vector_norm(self.rows)), TINY)
         most = 0.0
         for device in engine.devices:
             try:
                 rows = engine.forward(self.segments, device).cpu()
-            except RuntimeError:
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise ModelLoadError(f"it does not fit the device: {error}") from error
                 return math.inf
             off = float(torch.linalg.vector_norm(rows - self.rows))
             most = max(most, off / length if math.isfinite(off) else math.inf)

@@ -207,6 +207,7 @@ class Engine:
         *,
         batch_size: int = 256,
         batch_tokens: int = 16384,
+        threads: int | None = None,
     ) -> list[Prediction | InferenceError]:
         """Predict documents on the first device, in batches by length.
 
@@ -216,6 +217,7 @@ class Engine:
             batch_size: most segments of a device batch.
             batch_tokens: most tokens of a device batch, with what padding costs; a CPU is given
                 less.
+            threads: of each batch on a CPU, which computes several at once; see `share_cpu`.
 
         Returns:
             One for each document, in order; its error for one that cannot be predicted.
@@ -237,7 +239,9 @@ class Engine:
             max_tokens=batch_tokens,
             padding_free=self.padding_free,
         )
-        computed = self._compute([[segments[number] for number in batch] for batch in batches])
+        computed = self._compute(
+            [[segments[number] for number in batch] for batch in batches], threads
+        )
         for number, row in zip(chain(*batches), chain(*computed), strict=True):
             rows[number] = row
         results = iter(rows)
@@ -272,12 +276,12 @@ class Engine:
             release_memory(device)
 
     def _compute(
-        self, batches: list[list[Segment]]
+        self, batches: list[list[Segment]], threads: int | None
     ) -> list[list[tuple[Tensor, float] | InferenceError]]:
         """The rows of each batch, several batches at once on a CPU; see `_rows`."""
-        lanes, threads = share_cpu()
-        if self.devices[0].type != "cpu" or len(batches) == 1 or lanes == 1:
+        if self.devices[0].type != "cpu" or len(batches) <= 1:
             return [self._rows(batch) for batch in batches]
+        lanes, threads = share_cpu(threads)
         with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (threads,)) as executor:
             return list(executor.map(self._rows, batches))
 

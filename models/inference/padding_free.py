@@ -7,7 +7,7 @@ rows side by side, and none for padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -40,12 +40,14 @@ ATTENTION = "padding_free"
 class Layout:
     """Where the tokens of a rectangle lie when its padding is left out."""
 
-    lengths: tuple[int, ...]
-    """Tokens of each row."""
+    longest: int
+    """Tokens of the longest row."""
     places: Tensor
     """(n_tokens,) of each token in the flattened rectangle."""
     starts: Tensor
     """(n_rows + 1,) int32: the first token of each row, and the number of all."""
+    runs: tuple[tuple[slice, int, int], ...]
+    """The tokens, number and length of neighbouring rows of one length."""
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_], place: Callable[[NDArray[Any]], Tensor]) -> Layout:
@@ -57,19 +59,14 @@ class Layout:
         lengths = mask.sum(1)
         starts = np.zeros(len(lengths) + 1, np.int32)
         np.cumsum(lengths, out=starts[1:])
-        return cls(
-            tuple(lengths.tolist()),
-            place(np.flatnonzero(mask)),
-            place(starts),
-        )
-
-    def runs(self) -> Iterator[tuple[slice, int, int]]:
-        """The tokens, number and length of neighbouring rows of one length."""
+        runs = []
         start = 0
-        for length, rows in groupby(self.lengths):
+        for length, rows in groupby(lengths.tolist()):
             count = len(list(rows))
-            yield slice(start, start + count * length), count, length
+            runs.append((slice(start, start + count * length), count, length))
             start += count * length
+        longest = int(lengths.max())
+        return cls(longest, place(np.flatnonzero(mask)), place(starts), tuple(runs))
 
 
 class PaddingFree(nn.Module):
@@ -119,12 +116,12 @@ def attend(
 
         # (n_tokens, heads, d_head)
         queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
-        starts, longest = layout.starts, max(layout.lengths)
+        starts, longest = layout.starts, layout.longest
         mixed = varlen_attn(queries, keys, values, starts, starts, longest, longest, scale=scaling)
         assert isinstance(mixed, Tensor)
         return mixed.unsqueeze(0), None
     parts = []
-    for tokens, count, length in layout.runs():
+    for tokens, count, length in layout.runs:
         queries, keys, values = (  # each (count, heads, length, d_head)
             part[0, :, tokens].reshape(part.shape[1], count, length, -1).transpose(0, 1)
             for part in (query, key, value)

@@ -362,7 +362,7 @@ class InferencePool(mode.Service):  # type: ignore[misc]
         self._deliver([(ticket, error) for ticket in tickets], None)
         self._threads.replace(step.thread)
         hanging = self._threads.hanging()
-        if len(hanging) > MOST_LEFT_BEHIND * self._cpu_lanes:
+        if len(hanging) > MOST_LEFT_BEHIND * len(self._lanes) // len(self._models.devices):
             raise TimeoutError(f"{len(hanging)} threads hang at once: {', '.join(hanging)}")
 
     def _thread_crashed(self, error: BaseException) -> None:

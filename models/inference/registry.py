@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -82,10 +83,12 @@ class ModelRegistry:
                 engines[name], off = load(name, spec, devices, precision, engine)
                 if off > MOST_DIFFERENCE:
                     log.warning(
-                        "model=%s differs in %s from what it is in float32 by %.0f %%: %s",
+                        "model=%s %s in %s: %s",
                         name,
+                        f"differs by {off:.0%} from float32"
+                        if math.isfinite(off)
+                        else "gives no finite numbers",
                         str(precision).removeprefix("torch."),
-                        100 * off,
                         "taking float32" if dtype == "auto" else "try DTYPE=float32",
                     )
                     if dtype == "auto":

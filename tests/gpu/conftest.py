@@ -11,8 +11,6 @@ import torch
 
 from tests.checkpoints import save_checkpoint
 
-CUDA = torch.device("cuda:0")
-
 
 @pytest.fixture(autouse=True)
 def _gpu() -> None:

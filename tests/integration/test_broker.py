@@ -39,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own(folder: Path) -> Iterator[EmbeddedBroker]:
-    """A broker that the test may kill."""
+    """A broker that the test may kill, on a port that no other one takes while it is away."""
+    folder.mkdir(parents=True)
+    (folder / "port").write_text(str(20_000 + os.getpid() % 10_000))
     with EmbeddedBroker(folder) as broker:
         yield broker
 

@@ -58,8 +58,7 @@ def test_one_that_does_not_is_given_float32(
     monkeypatch.setattr("models.inference.device.computes_bfloat16", lambda _: True)
     with caplog.at_level(logging.WARNING):
         assert dtype_of(load(delicate, "auto").engine()) == "float32"
-    assert "differs in bfloat16 from what it is in float32" in caplog.text
-    assert "taking float32" in caplog.text
+    assert "from float32 in bfloat16: taking float32" in caplog.text
 
 
 def test_whoever_asks_for_a_precision_gets_it_and_is_told(

@@ -34,14 +34,13 @@ def layout_of(lengths: list[int]) -> tuple[np.ndarray[Any, Any], Layout]:
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12))
 def test_a_layout_finds_every_token_once(lengths: list[int]) -> None:
     mask, layout = layout_of(lengths)
-    assert layout.lengths == tuple(lengths)
+    assert layout.longest == max(lengths)
     assert layout.places.tolist() == np.flatnonzero(mask).tolist()
     assert layout.starts.tolist() == [0, *np.cumsum(lengths).tolist()]
     assert layout.starts.dtype == torch.int32, "as the kernel of CUDA wants it"
-    runs = list(layout.runs())
-    covered = chain.from_iterable(range(tokens.start, tokens.stop) for tokens, _, _ in runs)
+    covered = chain.from_iterable(range(one.start, one.stop) for one, _, _ in layout.runs)
     assert list(covered) == list(range(sum(lengths)))
-    each = chain.from_iterable([length] * count for _, count, length in runs)
+    each = chain.from_iterable([length] * count for _, count, length in layout.runs)
     assert list(each) == lengths
 
 
