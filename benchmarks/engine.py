@@ -90,30 +90,26 @@ def by_transformers(dtype: str, *, by_length: bool, batch_size: int = 32) -> Lab
     return label
 
 
-WAYS = {
-    "ours-bfloat16": Way("bertstream, bfloat16", "bfloat16", lambda: ours("bfloat16")),
-    "plain-bfloat16": Way(
-        "bertstream, bfloat16, `ENGINE=plain`",
-        "bfloat16",
-        lambda: ours("bfloat16", engine="plain"),
-    ),
-    "sorted-bfloat16": Way(
-        "transformers, batches of 32 by length, bfloat16",
-        "bfloat16",
-        lambda: by_transformers("bfloat16", by_length=True),
-    ),
-    "arrival-bfloat16": Way(
-        "transformers, batches of 32 in order, bfloat16",
-        "bfloat16",
-        lambda: by_transformers("bfloat16", by_length=False),
-    ),
-    "ours-float32": Way("bertstream, float32", "float32", lambda: ours("float32")),
-    "arrival-float32": Way(
-        "transformers, batches of 32 in order, float32",
-        "float32",
-        lambda: by_transformers("float32", by_length=False),
-    ),
-}
+def _ways(dtype: str) -> dict[str, Way]:
+    return {
+        f"ours-{dtype}": Way(f"bertstream, {dtype}", dtype, lambda: ours(dtype)),
+        f"plain-{dtype}": Way(
+            f"bertstream, {dtype}, `ENGINE=plain`", dtype, lambda: ours(dtype, engine="plain")
+        ),
+        f"sorted-{dtype}": Way(
+            f"transformers, batches of 32 by length, {dtype}",
+            dtype,
+            lambda: by_transformers(dtype, by_length=True),
+        ),
+        f"arrival-{dtype}": Way(
+            f"transformers, batches of 32 in order, {dtype}",
+            dtype,
+            lambda: by_transformers(dtype, by_length=False),
+        ),
+    }
+
+
+WAYS = _ways("bfloat16") | _ways("float32")
 EXACT = "arrival-float32"
 """Whose labels the others are compared with."""
 THEIR_ENVIRONMENT = {
@@ -122,6 +118,15 @@ THEIR_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "300000",
 }
 """What torch has where `models` has not set something else for it."""
+
+
+def fastest_dtype() -> str:
+    """The precision that a worker takes on this machine's CPU."""
+    import torch
+
+    from models.inference.device import choose_dtype
+
+    return str(choose_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +145,16 @@ def main() -> int:
     if arguments.measure:
         print(json.dumps(_measure(WAYS[arguments.measure], texts)))
         return 0
-    rounds: dict[str, list[Round]] = {name: [] for name in arguments.way}
+    dtype = fastest_dtype()
+    names = arguments.way or dict.fromkeys([*_ways(dtype), "ours-float32", EXACT])
+    rounds: dict[str, list[Round]] = {name: [] for name in names}
     for turn in range(arguments.rounds):
         for name, done in rounds.items():
             done.append(in_a_process(name, arguments.data))
             print(f"round {turn + 1}, {name}: {done[-1].documents_per_s:.0f}/s", flush=True)
     about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
-    publish(arguments, "engine", f"{about}\n\n{describe(rounds)}", rounds, kafka=False)
+    figures = f"{about}\n\n{describe(rounds)}"
+    publish(arguments, f"engine-{dtype}", figures, rounds, kafka=False)
     return 0
 
 
@@ -218,7 +226,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, default=SHIPPED, metavar="FILE", help="documents, as .jsonl"
     )
-    parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--way", nargs="+", choices=WAYS, help="these alone")
     parser.add_argument("--rounds", type=int, default=5)
     add_outputs(parser)
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -23,7 +25,13 @@ import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.kafka import partitions_of
-from benchmarks.engine import SHIPPED, THEIR_ENVIRONMENT, WAYS, in_a_process
+from benchmarks.engine import (
+    SHIPPED,
+    THEIR_ENVIRONMENT,
+    WAYS,
+    fastest_dtype,
+    in_a_process,
+)
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.subjects import (
     CONFLUENT,
@@ -31,6 +39,7 @@ from benchmarks.faults.subjects import (
     OURS,
     PLAIN_FAUST,
     QUIX,
+    SPARK,
     Subject,
 )
 from benchmarks.page import add_outputs, markdown, publish, spread, times
@@ -38,9 +47,8 @@ from benchmarks.page import add_outputs, markdown, publish, spread, times
 DOCUMENTS = 1000
 WARM_UP_DOCUMENTS = 200
 ALL_WITHIN_S = 300.0
-OFFLINE = "ours-bfloat16"
-
-
+DTYPE = fastest_dtype()
+OFFLINE = f"ours-{DTYPE}"
 PEER_PACKAGES = Path(sys.prefix) / "peers"
 """Where `make bench` puts the packages of peers, out of the way of ours."""
 
@@ -59,19 +67,19 @@ def peer(subject: Subject, title: str, model: str, records: int) -> Subject:
 CONTENDERS = {
     "ours": replace(
         OURS,
-        title="bertstream, bfloat16",
-        settings={"model": "builtin", "device": "cpu", "dtype": "bfloat16", "engine": "auto"},
+        title=f"bertstream, {DTYPE}",
+        settings={"model": "builtin", "device": "cpu", "dtype": "auto", "engine": "auto"},
     ),
     "hand-written": peer(
         HAND_WRITTEN,
-        "aiokafka by hand, batches of 32 by length out of 512 records, bfloat16",
-        "bfloat16-by-length",
+        f"aiokafka by hand, batches of 32 by length out of 512 records, {DTYPE}",
+        f"{DTYPE}-by-length",
         512,
     ),
     "hand-written-confluent": peer(
         CONFLUENT,
-        "confluent-kafka by hand, batches of 32 by length out of 512 records, bfloat16",
-        "bfloat16-by-length",
+        f"confluent-kafka by hand, batches of 32 by length out of 512 records, {DTYPE}",
+        f"{DTYPE}-by-length",
         512,
     ),
     "confluent": peer(CONFLUENT, "confluent-kafka, batches of 32 in order, float32", "float32", 32),
@@ -79,12 +87,20 @@ CONTENDERS = {
     "quix": peer(
         QUIX, "Quix Streams, a batching sink, batches of 32 in order, float32", "float32", 32
     ),
+    "spark": peer(
+        SPARK,
+        "Spark Structured Streaming, a pandas UDF, batches of 32 in order, float32",
+        "float32",
+        32,
+    ),
     "plain-faust": peer(
         PLAIN_FAUST, "a plain Faust agent, batches of 32 in order, float32", "float32", 32
     ),
 }
-NEED_PACKAGES = frozenset({"hand-written-confluent", "confluent", "quix"})
+NEED_PACKAGES = frozenset({"hand-written-confluent", "confluent", "quix", "spark"})
 """Contenders that are left out where `PEER_PACKAGES` is not there."""
+NEED_JAVA = frozenset({"spark"})
+"""Those that are left out where there is no Java, 17 or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +109,23 @@ class Round:
 
     documents_per_s: float
     cpu_s: tuple[float, float] | None = None
-    """Of the process that answers and of the broker, for 1,000 documents."""
+    """Of what answers, with the processes that it has started, and of the broker, for 1,000
+    documents."""
     memory_mib: float | None = None
-    """Of the process when all was answered."""
+    """Of what answers when all was answered."""
 
 
 def main() -> int:
     arguments = _arguments()
     texts = [json.loads(line)["text"] for line in arguments.data.read_text().splitlines()]
-    contenders = [
-        name for name in arguments.contender if name not in NEED_PACKAGES or PEER_PACKAGES.is_dir()
-    ]
-    if missing := set(arguments.contender) - set(contenders):
-        print(f"without {', '.join(sorted(missing))}: {PEER_PACKAGES} is not there", flush=True)
+    contenders = []
+    for name in arguments.contender:
+        if name in NEED_PACKAGES and not PEER_PACKAGES.is_dir():
+            print(f"without {name}: {PEER_PACKAGES} is not there", flush=True)
+        elif name in NEED_JAVA and not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+            print(f"without {name}: there is no Java", flush=True)
+        else:
+            contenders.append(name)
     rounds: dict[str, list[Round]] = {name: [] for name in (*contenders, OFFLINE)}
     with (
         tempfile.TemporaryDirectory(prefix="bertstream-through-kafka-") as scratch,
@@ -116,7 +136,7 @@ def main() -> int:
                 done.append(measure(site, name, texts, arguments.data))
                 print(f"round {turn + 1}, {name}: {done[-1]}", flush=True)
     about = f"{DOCUMENTS:,} documents of `{arguments.data.name}` ({len(texts):,} documents)."
-    publish(arguments, "through-kafka", f"{about}\n\n{describe(rounds)}", rounds)
+    publish(arguments, f"through-kafka-{DTYPE}", f"{about}\n\n{describe(rounds)}", rounds)
     return 0
 
 
@@ -130,15 +150,14 @@ def measure(site: Deployment, name: str, texts: Sequence[str], data: Path) -> Ro
     site.new_service()
     [worker] = site.have_workers(1)
     asyncio.run(answer(site, texts, WARM_UP_DOCUMENTS))
-    processes = psutil.Process(worker.process.pid), psutil.Process(site.broker.pid)
-    before = [_cpu_s(process) for process in processes]
+    used = [_used(worker.process.pid), _used(site.broker.pid)]
     seconds = asyncio.run(answer(site, texts, DOCUMENTS))
+    now = [_used(worker.process.pid), _used(site.broker.pid)]
     process, kafka = (
-        1000 / DOCUMENTS * (_cpu_s(process) - then)
-        for process, then in zip(processes, before, strict=True)
+        1000 / DOCUMENTS * (after.cpu_s - before.cpu_s)
+        for before, after in zip(used, now, strict=True)
     )
-    memory_mib = processes[0].memory_info().rss / 2**20
-    return Round(DOCUMENTS / seconds, (process, kafka), memory_mib)
+    return Round(DOCUMENTS / seconds, (process, kafka), now[0].memory_mib)
 
 
 async def answer(site: Deployment, texts: Sequence[str], count: int) -> float:
@@ -201,14 +220,27 @@ def describe(rounds: dict[str, list[Round]]) -> str:
 
 
 def _title(name: str) -> str:
-    if name == OFFLINE:
+    if name in WAYS:
         return f"{WAYS[name].title}, the engine without Kafka"
     return CONTENDERS[name].title
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What a process and those that it has started have taken."""
+
+    cpu_s: float
+    memory_mib: float
+
+
+def _used(pid: int) -> _Used:
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    cpu = [one.cpu_times() for one in family]
+    return _Used(
+        sum(float(one.user + one.system) for one in cpu),
+        sum(one.memory_info().rss for one in family) / 2**20,
+    )
 
 
 def _arguments() -> argparse.Namespace:

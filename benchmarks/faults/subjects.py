@@ -111,4 +111,11 @@ QUIX = Subject(
     "is now processing incoming messages",
     carries_source=False,
 )
+SPARK = Subject(
+    "spark",
+    "Spark Structured Streaming",
+    ("-m", "benchmarks.peers.spark"),
+    "ready",
+    carries_source=False,
+)
 SUBJECTS = {one.name: one for one in (OURS, EXACTLY_ONCE, PLAIN_FAUST, HAND_WRITTEN)}

@@ -51,8 +51,8 @@ match os.environ.get("PEER_MODEL", "trivial"):
         label = null
     case "float32":
         label = by_transformers("float32", by_length=False)
-    case "bfloat16-by-length":
-        label = by_transformers("bfloat16", by_length=True)
+    case "bfloat16-by-length" | "float32-by-length" as named:
+        label = by_transformers(named.removesuffix("-by-length"), by_length=True)
     case other:
         raise ValueError(f"PEER_MODEL={other}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from models.errors import (
 )
 from models.inference.batching import pack
 from models.inference.checkpoint import Checkpoint
+from models.inference.cuda_graphs import CudaGraphs
 from models.inference.decoding import Decoder
 from models.inference.device import (
     is_out_of_memory,
@@ -41,6 +43,8 @@ from models.inference.tasks import (
     Segment,
     Task,
 )
+
+log = logging.getLogger(__name__)
 
 SEGMENT_OVERLAP = 32
 """Tokens that two neighbouring segments of a long document share."""
@@ -77,7 +81,9 @@ class Engine:
         self.padding_free = layers != "plain"
         """Whether a device batch costs its tokens alone, and no padding."""
         self._replicas = dict(replicas)
+        self._graphs: dict[torch.device, CudaGraphs] = {}
         self._pad_id = checkpoint.tokenizer.pad_id
+        self._takes_types = checkpoint.takes_types
         self._encoder: DocumentEncoder | None = DocumentEncoder(
             checkpoint.tokenizer,
             window=checkpoint.window,
@@ -148,9 +154,15 @@ class Engine:
         Raises:
             Exception: whatever the device raises; see `is_out_of_memory`.
         """
-        network = self._replicas.get(self.devices[0] if device is None else device)
+        device = self.devices[0] if device is None else device
+        network = self._replicas.get(device)
         if network is None:
             raise self._closed()
+        if device in self._graphs:
+            with torch.inference_mode():
+                recorded = self._graphs[device](segments)
+            if recorded is not None:
+                return recorded
         place = partial(to_device, device=next(network.parameters()).device)
         lengths = np.fromiter(map(len, segments), np.int64, len(segments))
         mask = np.arange(lengths.max()) < lengths[:, None]  # (n, length)
@@ -254,6 +266,8 @@ class Engine:
     def warm_up(self) -> None:
         """Compute something on every device, so that the first document does not wait for it.
 
+        On CUDA small batches are recorded as graphs, where the layers run without padding.
+
         Raises:
             ModelLoadError: the model computes nothing there, in this precision.
         """
@@ -267,13 +281,29 @@ class Engine:
                         f"model {self.name} computes nothing on {device} in "
                         f"{self._description['dtype']}: {_one_line(error)}"
                     ) from error
+            if self.padding_free and device.type == "cuda":
+                self._record(device)
 
     def close(self) -> None:
         """Give the memory back, of the devices and of the machine; nothing works afterwards."""
+        self._graphs.clear()
         self._replicas.clear()
         self._encoder = None
         for device in self.devices:
             release_memory(device)
+
+    def _record(self, device: torch.device) -> None:
+        """Record small batches on a device; without graphs they are computed like any other."""
+        try:
+            self._graphs[device] = CudaGraphs(
+                self._replicas[device],
+                device,
+                window=self.window,
+                pad_id=self._pad_id,
+                takes_types=self._takes_types,
+            )
+        except RuntimeError as error:
+            log.warning("model=%s no graphs on %s: %s", self.name, device, _one_line(error))
 
     def _compute(
         self, batches: list[list[Segment]], threads: int | None

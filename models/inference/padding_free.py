@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -36,7 +37,7 @@ ATTENTION = "padding_free"
 """How attention within rows is known to transformers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Where the tokens of a rectangle lie when its padding is left out."""
 
@@ -46,8 +47,6 @@ class Layout:
     """(n_tokens,) of each token in the flattened rectangle."""
     starts: Tensor
     """(n_rows + 1,) int32: the first token of each row, and the number of all."""
-    runs: tuple[tuple[slice, int, int], ...]
-    """The tokens, number and length of neighbouring rows of one length."""
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_], place: Callable[[NDArray[Any]], Tensor]) -> Layout:
@@ -59,14 +58,19 @@ class Layout:
         lengths = mask.sum(1)
         starts = np.zeros(len(lengths) + 1, np.int32)
         np.cumsum(lengths, out=starts[1:])
+        return cls(int(lengths.max()), place(np.flatnonzero(mask)), place(starts))
+
+    @cached_property
+    def runs(self) -> list[tuple[slice, int, int]]:
+        """The tokens, number and length of neighbouring rows of one length, for a CPU."""
         runs = []
         start = 0
-        for length, rows in groupby(lengths.tolist()):
+        for length, rows in groupby(self.starts.diff().tolist()):
             count = len(list(rows))
-            runs.append((slice(start, start + count * length), count, length))
+            if length:
+                runs.append((slice(start, start + count * length), count, length))
             start += count * length
-        longest = int(lengths.max())
-        return cls(longest, place(np.flatnonzero(mask)), place(starts), tuple(runs))
+        return runs
 
 
 class PaddingFree(nn.Module):

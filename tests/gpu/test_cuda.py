@@ -40,6 +40,22 @@ def test_the_rows_are_those_of_the_cpu(family: str, dtype: str, save: Callable[.
     assert (ours - exact).abs().max() <= 2 * (rough - exact).abs().max() + 0.01
 
 
+@pytest.mark.parametrize("family", COVERED)
+def test_small_batches_are_recorded(family: str, save: Callable[..., Path]) -> None:
+    folder = save(family, max_length=64, num_labels=3, hidden_size=64, num_attention_heads=4)
+    registry = ModelRegistry.load({"m": str(folder)}, device="cuda", dtype="bfloat16")
+    engine = registry.engine()
+    batches = [SEGMENTS[start:end] for start in range(5) for end in range(start + 1, 6)]
+    expected = [engine.forward(batch).cpu() for batch in batches]
+    engine.warm_up()
+    [graphs] = engine._graphs.values()
+    for batch, rows in zip(batches, expected, strict=True):
+        answer = graphs(batch)
+        assert answer is not None
+        assert torch.allclose(answer.cpu(), rows, atol=0.02)
+        assert torch.equal(engine.forward(batch).cpu(), answer.cpu())
+
+
 def test_a_gpu_is_taken_where_there_is_one() -> None:
     assert choose_devices("auto") == [torch.device("cuda:0")]
 
