@@ -18,7 +18,7 @@ from tests.integration.conftest import Topics, run
 from tests.integration.test_worker import duplicates, places, requests
 from tests.workers import StartedWorker, eventually, service_settings
 
-ENDS_WITHIN_S = 60.0
+ENDS_WITHIN_S = 180.0
 
 
 @pytest.fixture

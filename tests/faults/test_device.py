@@ -26,7 +26,7 @@ from tests.integration.conftest import Produced, Topics, run
 from tests.integration.test_worker import duplicates, places, requests
 from tests.workers import StartedWorker, eventually, service_settings
 
-ENDS_WITHIN_S = 60.0
+ENDS_WITHIN_S = 180.0
 COMMITTED_WITHIN_S = 1.0
 
 Serve = Callable[..., Settings]

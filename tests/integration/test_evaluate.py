@@ -16,7 +16,7 @@ from app.topics import ensure_topics
 from tests.integration.conftest import StartWorker, run
 from tests.workers import environment, service_settings
 
-WITHIN_S = 800.0
+WITHIN_S = 300.0
 SCORES = ("documents", "failed", "accuracy", "macro_f1", "weighted_f1", "labels", "confusion")
 
 
@@ -75,24 +75,30 @@ def test_real_documents_score_as_offline(
     assert scores(service, "--data", agnews / "dev.jsonl", "--through-kafka") == offline
 
 
-@pytest.mark.timeout(900)
 def test_in_bfloat16_as_many_real_documents_are_right_within_two(
+    service: Settings,
     bootstrap_servers: str,
     names: str,
     start_worker: StartWorker,
     tmp_path: Path,
     agnews: Path,
-    offline: dict[str, Any],
 ) -> None:
-    """A CPU without the instructions emulates them, which may take minutes."""
+    """Some of the documents: a CPU without the instructions emulates them, at a tenth of the speed.
+
+    All of them are held against float32 without Kafka, in `tests/unit/models/test_builtin.py`.
+    """
+    some = tmp_path / "some.jsonl"
+    lines = (agnews / "dev.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    some.write_text("".join(lines[:200]), encoding="utf-8")
+    exact = scores(service, "--data", some)
     settings = service_settings(bootstrap_servers, names, tmp_path, dtype="bfloat16")
     run(ensure_topics(settings))
     worker = start_worker(settings)
     [model] = worker.get("/api/status")[1]["models"]
     assert model["dtype"] == "bfloat16"
-    found = scores(settings, "--data", agnews / "dev.jsonl", "--through-kafka")
-    assert (found["documents"], found["failed"]) == (offline["documents"], 0)
-    assert abs(found["accuracy"] - offline["accuracy"]) * offline["documents"] <= 2.001
+    found = scores(settings, "--data", some, "--through-kafka")
+    assert (found["documents"], found["failed"]) == (200, 0)
+    assert abs(found["accuracy"] - exact["accuracy"]) * 200 <= 2.001
 
 
 def test_a_name_that_is_not_served(service: Settings) -> None:

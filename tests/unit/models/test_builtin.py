@@ -59,7 +59,6 @@ def test_accuracy_on_documents_it_has_not_seen(corpus: LabelledCorpus, float32: 
     assert shipped["scores"]["accuracy"] == pytest.approx(float32.accuracy)
 
 
-@pytest.mark.timeout(900)
 def test_in_bfloat16_it_knows_as_many_within_two(
     corpus: LabelledCorpus, float32: Evaluation
 ) -> None:
