@@ -47,7 +47,7 @@ def compile_pins(extras: list[str], constraints: list[str]) -> list[str]:
 
 def main() -> None:
     everything = compile_pins(["dev"], constraints=[])
-    needed = compile_pins(["broker", "procfile"], constraints=everything)
+    needed = compile_pins(["broker", "procfile", "training"], constraints=everything)
     files = {
         "requirements.lock": [pin for pin in needed if not CUDA.match(pin)],
         "requirements-torch.lock": [pin for pin in needed if CUDA.match(pin)],

@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 MAX_QUOTED_CHARS = 100
+MAX_ERROR_CHARS = 300
 MAX_MESSAGE_CHARS = 1000
 """Whoever is told of an error is told no more, whatever a request or a library had to say."""
 
@@ -26,6 +27,12 @@ MAX_MESSAGE_CHARS = 1000
 def shortened(text: str, most: int = MAX_QUOTED_CHARS) -> str:
     """The beginning of what somebody else said, to be quoted."""
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in one line."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split())[:MAX_ERROR_CHARS] or type(error).__name__
 
 
 class BertstreamError(Exception):

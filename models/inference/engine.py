@@ -21,6 +21,7 @@ from models.errors import (
     InferenceFailed,
     ModelLoadError,
     OutOfMemory,
+    one_line,
 )
 from models.inference.batching import pack
 from models.inference.checkpoint import Checkpoint
@@ -279,7 +280,7 @@ class Engine:
                 except RuntimeError as error:
                     raise ModelLoadError(
                         f"model {self.name} computes nothing on {device} in "
-                        f"{self._description['dtype']}: {_one_line(error)}"
+                        f"{self._description['dtype']}: {one_line(error)}"
                     ) from error
             if self.padding_free and device.type == "cuda":
                 self._record(device)
@@ -303,7 +304,7 @@ class Engine:
                 takes_types=self._takes_types,
             )
         except RuntimeError as error:
-            log.warning("model=%s no graphs on %s: %s", self.name, device, _one_line(error))
+            log.warning("model=%s no graphs on %s: %s", self.name, device, one_line(error))
 
     def _compute(
         self, batches: list[list[Segment]], threads: int | None
@@ -325,7 +326,7 @@ class Engine:
         except Exception as error:
             if len(segments) == 1:
                 failure = OutOfMemory if is_out_of_memory(error) else InferenceFailed
-                return [failure(_one_line(error))]
+                return [failure(one_line(error))]
             half = len(segments) // 2
         else:
             inference_ms = (time.perf_counter() - started) * 1000
@@ -347,10 +348,6 @@ class Engine:
 
     def _closed(self) -> BertstreamError:
         return BertstreamError(f"the model {self.name!r} is closed")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _rectangle(

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.errors import ModelLoadError
+from models.errors import ModelLoadError, one_line
 from models.inference.hub import PICKLE_REFUSED
 from models.inference.networks import Normalize, PoolingMode
 from models.inference.transformer import Trust
@@ -175,7 +175,7 @@ def _fill(layer: nn.Module, prefix: str, path: Path) -> None:
         target = layer[0] if isinstance(layer, nn.Sequential) else layer
         target.load_state_dict({name.removeprefix(prefix): w for name, w in weights.items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelLoadError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ModelLoadError(f"{path}: {one_line(error)}") from None
 
 
 def _prompt(folder: Path) -> tuple[str, tuple[Path, ...]]:

@@ -13,7 +13,7 @@ or without a byte order mark, and are read line by line, however large.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,6 +26,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SAMPLE_ROWS = 100
 """Rows that are looked at to find the column of text in a table without a column `text`."""
 LONGEST_COLUMN_NAME = 64
+ADVANCE_EVERY = 1000
 LARGEST_FIELD = 64 * 1024 * 1024
 OPTIONAL_COLUMNS = ("label", "id", "text_pair")
 
@@ -60,6 +61,27 @@ def read_documents(path: Path | str) -> Iterator[LabelledDocument]:
             yield from parse_documents(file, path.suffix, path)
     except OSError as error:
         raise CorpusError(f"{path}: {error.strerror or error}") from None
+
+
+def read_texts(
+    paths: Iterable[Path], advance: Callable[[int], None] = lambda _: None
+) -> Iterator[str]:
+    """Read the texts of files one by one; those of blanks alone are passed over.
+
+    Args:
+        advance: is called now and then with the number of documents that were read.
+
+    Raises:
+        CorpusError: while reading.
+    """
+    count = 0
+    for path in paths:
+        for document in read_documents(path):
+            if document.text.strip():
+                yield document.text
+            count += 1
+            if count % ADVANCE_EVERY == 0:
+                advance(count)
 
 
 def parse_documents(lines: Iterable[bytes], ending: str, path: Path) -> Iterator[LabelledDocument]:
