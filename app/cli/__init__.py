@@ -26,6 +26,8 @@ COMMANDS = {
     "dead-letters": "Look at requests that ended in an error, and replay them.",
     "topics": "Show the topics, and what waits on them.",
     "models": "Show the configured models.",
+    "tokenizer": "Train a tokenizer on documents.",
+    "pretrain": "Pretrain a BERT on documents.",
     "train": "Train a classifier on labelled documents.",
     "evaluate": "Measure accuracy and F1 on labelled documents.",
     "bench": "Measure documents a second and latency.",

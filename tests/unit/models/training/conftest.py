@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from models.training.features import Features
 
@@ -29,6 +30,13 @@ TRADE = [
 ]
 
 WriteCorpus = Callable[[str, Mapping[str, Sequence[str]]], Path]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Let go of the processes and the precision that accelerate keeps for a whole process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
