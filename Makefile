@@ -29,7 +29,7 @@ test-gpu: ## the tests that need a GPU
 bench: ## the engine, the way through Kafka, latency, the plumbing, into docs/performance.md: DATA=FILE.jsonl, FULL=1
 	$(SETUP) --dev
 	@$(BIN)/python -m uv pip install --quiet --target .venv/peers \
-		confluent-kafka quixstreams pyspark==4.2.0 pandas pyarrow matplotlib || true
+		confluent-kafka quixstreams pyspark==4.2.0 'pandas<3' pyarrow matplotlib || true
 	@$(BIN)/python -m benchmarks.engine $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.through_kafka $${DATA:+--data "$$DATA"} --write docs/performance.md
 	@$(BIN)/python -m benchmarks.latency $${DATA:+--data "$$DATA"} --write docs/performance.md

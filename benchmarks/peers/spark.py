@@ -6,7 +6,10 @@ A UDF over an iterator of batches, so that a Python worker of Spark loads the mo
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pandas
 import pyspark
@@ -21,7 +24,6 @@ CONNECTOR = f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}"
 log = logging.getLogger(__name__)
 
 
-@pandas_udf("string")  # type: ignore[untyped-decorator]
 def label(batches: Iterator[pandas.Series]) -> Iterator[pandas.Series]:
     """One label a text."""
     from benchmarks.peers.model import predict
@@ -33,6 +35,7 @@ def label(batches: Iterator[pandas.Series]) -> Iterator[pandas.Series]:
 def main() -> None:
     settings = load_settings()
     servers = ",".join(settings.bootstrap_servers)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = (
         SparkSession.builder.master("local[*]")
         .appName(settings.app_id)
@@ -41,6 +44,8 @@ def main() -> None:
         .config("spark.ui.enabled", "false")
         .getOrCreate()
     )
+    # A UDF parses its type in a session.
+    predicted: Any = pandas_udf(label, "string")
     requests = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", servers)
@@ -53,7 +58,7 @@ def main() -> None:
     )
     responses = documents.select(
         col("document.id").alias("key"),
-        to_json(struct("document.id", label("document.text").alias("label"))).alias("value"),
+        to_json(struct("document.id", predicted("document.text").alias("label"))).alias("value"),
     )
     query = (
         responses.writeStream.format("kafka")
