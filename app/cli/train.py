@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from app.cli.console import err, out, print_json, progress
 from app.cli.scores import print_scores
-from app.settings import BUILTIN_MODEL, Settings, load_settings
-
-if TYPE_CHECKING:
-    from models.inference.engine import Engine
+from app.settings import BUILTIN_MODEL, load_settings
 
 Pooling = Literal["mean", "cls", "pooled"]
 Activation = Literal["gelu", "relu", "tanh"]
+
+HEAD: dict[bool, dict[str, Any]] = {
+    True: {"normalize": True, "hidden": "256", "dropout": 0.5},
+    False: {"normalize": False, "hidden": "none", "dropout": 0.1},
+}
+"""What the head is like unless it is said, on a frozen encoder and otherwise."""
 
 
 def train(
@@ -31,8 +32,14 @@ def train(
     ],
     frozen_encoder: Annotated[
         bool,
-        typer.Option("--frozen-encoder", help="Train a head and leave the encoder as it is."),
+        typer.Option(
+            "--frozen-encoder", help="Train a head alone: seconds after a pass over the documents."
+        ),
     ] = False,
+    last_layers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Train the encoder's last N layers and the head."),
+    ] = None,
     evaluation: Annotated[
         Path | None,
         typer.Option("--eval", metavar="FILE", help="Documents to measure the result on."),
@@ -45,90 +52,131 @@ def train(
         Pooling, typer.Option(help="How tokens become one vector; pooled: the encoder's own way.")
     ] = "mean",
     normalize: Annotated[
-        bool, typer.Option("--normalize/--no-normalize", help="Scale that vector to length 1.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--normalize/--no-normalize",
+            help="Scale that vector to length 1.  [default: if frozen]",
+        ),
+    ] = None,
     hidden: Annotated[
-        str, typer.Option(metavar="N,...", help="Widths of the hidden layers, or none.")
-    ] = "256",
+        str | None,
+        typer.Option(
+            metavar="N,...",
+            help="Widths of the head's hidden layers, or none.  [default: none; frozen: 256]",
+        ),
+    ] = None,
     activation: Annotated[Activation, typer.Option(help="After a hidden layer.")] = "gelu",
-    dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.5,
-    learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
+    dropout: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99, help="Of the head.  [default: 0.1; frozen: 0.5]"),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="The highest.  [default: 5e-5; frozen: 1e-3]"),
+    ] = None,
+    head_learning_rate: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Another one for the head; not with --frozen-encoder."),
+    ] = None,
     weight_decay: Annotated[float, typer.Option(min=0)] = 0.01,
-    label_smoothing: Annotated[float, typer.Option(min=0, max=0.99)] = 0.1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Segments of one step.")] = 64,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the documents.")] = 60,
+    label_smoothing: Annotated[
+        float | None, typer.Option(min=0, max=0.99, help="[default: 0; frozen: 0.1]")
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Let rare labels count as much as common ones.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Segments of one step.  [default: 32; frozen: 64]")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most passes over the documents.  [default: 3; frozen: 60]"),
+    ] = None,
     patience: Annotated[
-        int, typer.Option(min=1, help="Passes without improvement that end the search.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1, help="Passes without improvement that end it.  [default: 2; frozen: 8]"
+        ),
+    ] = None,
     validation: Annotated[
         float,
-        typer.Option(min=0.01, max=0.5, help="Share of each label held out for that search."),
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="Share of each label held out to choose the best pass; 0, not with "
+            "--frozen-encoder: take the last.",
+        ),
     ] = 0.1,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="auto: bfloat16 where the hardware computes it; frozen: float32."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record of the training as one JSON object.")
     ] = False,
 ) -> None:
-    """Train a classifier on labelled documents: a fully connected head on a frozen encoder.
+    """Train a classifier on labelled documents: an encoder with a head, or the head alone.
 
-    Every document is encoded once. Part of the documents is held out to find the best number of
-    passes; the head is then trained for as many on all of them.
+    Part of the documents is held out to find the best pass over the others, whose weights are
+    kept. With --frozen-encoder every document is encoded once, and the head is then trained for as
+    many passes on all documents.
     """
-    if not frozen_encoder:
-        raise typer.BadParameter(
-            "fine-tuning a whole model is not there yet; add --frozen-encoder to train a head"
-        )
-    from models.nn.classifier import HeadConfig
-    from models.training.checkpoint import check_output, make_record, write_head
-    from models.training.evaluate import evaluate
-    from models.training.features import encode_corpus
-    from models.training.frozen import FitOptions, fit_head, predict
-    from models.training.labelled import LabelledCorpus
+    from models.inference.device import choose_devices
+    from models.inference.transformer import Trust
+    from models.training.classifier_run import ClassifierPlan, Place, run
+    from models.training.finetune import TuneOptions
+    from models.training.frozen import FitOptions
 
-    widths = _widths(hidden)
+    if frozen_encoder and (last_layers is not None or head_learning_rate is not None):
+        raise typer.BadParameter(
+            "--frozen-encoder trains no layers but the head: leave --last-layers and "
+            "--head-learning-rate out"
+        )
+    if frozen_encoder and not validation:
+        raise typer.BadParameter("--validation 0 is not for --frozen-encoder")
+    head = HEAD[frozen_encoder]
+    widths = _widths(head["hidden"] if hidden is None else hidden)
     settings = load_settings()
-    check_output(output)
-    corpus = LabelledCorpus.read(data)
-    measured = None if evaluation is None else LabelledCorpus.read(evaluation)
-    if measured is not None:
-        measured.require(corpus.classes)
-    options = FitOptions(
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        batch_size=batch_size,
-        epochs=epochs,
-        patience=patience,
-        validation=validation,
-        seed=seed,
-    )
-    corpus.require_several()
-    total = len(corpus.documents) + (0 if measured is None else len(measured.documents))
-    with _engine(encoder, pooling, settings) as engine, _steps("encoding", total) as advance:
-        features = encode_corpus(engine, corpus, advance)
-        measured_features = None if measured is None else encode_corpus(engine, measured, advance)
-    config = HeadConfig(
-        encoder=_portable(encoder),
-        layers=(features.rows.shape[1], *widths, len(corpus.classes)),
-        labels=corpus.classes,
-        pooling=pooling,
-        normalize=normalize,
-        activation=activation,
-        dropout=dropout,
-    )
-    with _steps("fitting", epochs) as advance:
-        fit = fit_head(features, corpus.labels, config, options, lambda _: advance(1))
-    scores = None
-    if measured is not None and measured_features is not None:
-        best = predict(fit.head, measured_features).argmax(-1).tolist()
-        scores = evaluate(measured.labels, [config.labels[i] for i in best], config.labels)
-    record = {
-        "bertstream": version("bertstream"),
-        "torch": version("torch"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **make_record(fit, options, engine.describe(), corpus, scores, measured),
+    given: dict[str, Any] = {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "balanced": balanced,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "patience": patience,
+        "validation": validation,
+        "seed": seed,
     }
-    write_head(output, fit.head, record)
+    given = {name: value for name, value in given.items() if value is not None}
+    options: FitOptions | TuneOptions = (
+        FitOptions(**given)
+        if frozen_encoder
+        else TuneOptions(
+            **given,
+            head_learning_rate=head_learning_rate,
+            last_layers=last_layers,
+            precision=precision,
+        )
+    )
+    plan = ClassifierPlan(
+        data=data,
+        options=options,
+        evaluation=evaluation,
+        encoder=encoder,
+        pooling=pooling,
+        normalize=head["normalize"] if normalize is None else normalize,
+        hidden=tuple(widths),
+        activation=activation,
+        dropout=head["dropout"] if dropout is None else dropout,
+    )
+    place = Place(
+        device=choose_devices(settings.device)[0],
+        trust=Trust(remote_code=settings.trust_remote_code, pickle=settings.allow_pickle),
+        segment_overlap=settings.segment_overlap,
+    )
+    record, scores = run(plan, output, place, _stage)
     if as_json:
         print_json(record)
         return
@@ -137,45 +185,20 @@ def train(
         if repeated := record["evaluation"]["also_learned"]:
             remark = f"{repeated:,} of these documents are in {data} too: the scores flatter"
             err.print(remark, markup=False)
-    out.print(
-        f"{output}: {fit.best.number} epochs; accuracy {fit.best.validation_accuracy:.4f} on the "
-        f"{fit.held_out:,} documents that were held out to find this number",
-        markup=False,
-    )
-
-
-@contextmanager
-def _engine(spec: str, pooling: Pooling, settings: Settings) -> Iterator[Engine]:
-    """The encoder in float32, on the first device of the settings."""
-    with progress() as display:
-        task = display.add_task("loading")
-        from models.inference.checkpoint import load_encoder
-        from models.inference.device import choose_devices
-        from models.inference.engine import Engine
-        from models.inference.transformer import Trust
-
-        device = choose_devices(settings.device)[0]
-        checkpoint = load_encoder(
-            spec,
-            pooling,
-            trust=Trust(remote_code=settings.trust_remote_code, pickle=settings.allow_pickle),
-            progress=lambda message: display.update(task, description=message),
+    best = record["best"]
+    out.print(f"{output}: {best['number']} epochs", end="", markup=False)
+    if record["held_out"]:
+        out.print(
+            f"; accuracy {best['validation_accuracy']:.4f} on the {record['held_out']:,} documents "
+            "that were held out to find this number",
+            end="",
+            markup=False,
         )
-    engine = Engine(
-        checkpoint,
-        {device: checkpoint.network.to(device)},
-        name="encoder",
-        path=spec,
-        segment_overlap=settings.segment_overlap,
-    )
-    try:
-        yield engine
-    finally:
-        engine.close()
+    out.print()
 
 
 @contextmanager
-def _steps(name: str, total: int) -> Iterator[Callable[[int], None]]:
+def _stage(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show progress; gives what to call with the number of steps done."""
     with progress(total) as display:
         task = display.add_task(name, total=total)
@@ -192,9 +215,3 @@ def _widths(hidden: str) -> list[int]:
     if min(widths) < 1:
         raise typer.BadParameter(f"--hidden {hidden}: give widths such as 256 or 256,128, or none")
     return widths
-
-
-def _portable(encoder: str) -> str:
-    """The encoder as it is found from any working directory."""
-    folder = Path(encoder).expanduser()
-    return str(folder.resolve()) if encoder != BUILTIN_MODEL and folder.is_dir() else encoder

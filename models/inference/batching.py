@@ -8,7 +8,13 @@ padding takes rows of any lengths together, and the budget counts their tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.inference.tasks import Segment
 
 SHORT = 64
 """Rows up to this many tokens go together whatever their lengths."""
@@ -41,6 +47,35 @@ def pack(
             longest = tokens = lengths[row]
         batch.append(row)
     return batches
+
+
+def rectangle(
+    segments: Sequence[Segment], padding: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64] | None]:
+    """Put the segments of a batch below each other.
+
+    Args:
+        padding: token id behind the shorter ones.
+
+    Returns:
+        Token ids, mask and token types, each (n, length); no types where all are zero.
+    """
+    lengths = np.fromiter(map(len, segments), np.int64, len(segments))
+    mask = np.arange(lengths.max()) < lengths[:, None]  # (n, length)
+    token_ids = _filled(mask, (segment.token_ids for segment in segments), padding)
+    if all(segment.type_ids is None for segment in segments):
+        return token_ids, mask, None
+    types = (segment.type_ids or [0] * len(segment) for segment in segments)
+    return token_ids, mask, _filled(mask, types, 0)
+
+
+def _filled(
+    mask: NDArray[np.bool_], rows: Iterator[Sequence[int]], padding: int
+) -> NDArray[np.int64]:
+    """Fill rows of numbers into the true places of a mask (n, length), padding elsewhere."""
+    filled = np.full(mask.shape, padding, np.int64)
+    filled[mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(mask.sum()))
+    return filled
 
 
 def window(

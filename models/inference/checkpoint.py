@@ -85,6 +85,8 @@ class Checkpoint:
     version: str
     model: nn.Module
     """The transformers model within the network."""
+    folder: Path
+    """Where that model was read from."""
     dtype: torch.dtype = torch.float32
     """Precision of that model; what stands on it computes in float32."""
 
@@ -324,6 +326,7 @@ def _assemble(
         vocabulary=len(embeddings.weight),
         family=config.model_type,
         model=model,
+        folder=folder,
         version=_version([*_own_files(folder), *files], facts),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import (
@@ -23,7 +22,7 @@ from models.errors import (
     OutOfMemory,
     one_line,
 )
-from models.inference.batching import pack
+from models.inference.batching import pack, rectangle
 from models.inference.checkpoint import Checkpoint
 from models.inference.cuda_graphs import CudaGraphs
 from models.inference.decoding import Decoder
@@ -165,12 +164,7 @@ class Engine:
             if recorded is not None:
                 return recorded
         place = partial(to_device, device=next(network.parameters()).device)
-        lengths = np.fromiter(map(len, segments), np.int64, len(segments))
-        mask = np.arange(lengths.max()) < lengths[:, None]  # (n, length)
-        token_ids = _rectangle((s.token_ids for s in segments), mask, self._pad_id)
-        type_ids = None
-        if any(segment.type_ids is not None for segment in segments):
-            type_ids = _rectangle((s.type_ids or [0] * len(s) for s in segments), mask, 0)
+        token_ids, mask, type_ids = rectangle(segments, self._pad_id)
         arguments: list[Any] = [
             place(token_ids),
             place(mask.astype(np.int64)),
@@ -348,12 +342,3 @@ class Engine:
 
     def _closed(self) -> BertstreamError:
         return BertstreamError(f"the model {self.name!r} is closed")
-
-
-def _rectangle(
-    rows: Iterator[Sequence[int]], mask: NDArray[np.bool_], padding: int
-) -> NDArray[np.int64]:
-    """Fill rows of numbers into the true places of a mask (n, length), padding elsewhere."""
-    rectangle = np.full(mask.shape, padding, np.int64)
-    rectangle[mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(mask.sum()))
-    return rectangle

@@ -1,4 +1,8 @@
-"""The folder that training leaves: a head, its model card and the record of its training."""
+"""The folder that training leaves: a classifier, its model card and the record of its training.
+
+A head on a frozen encoder names that encoder; one that was fine-tuned with its encoder has it in
+the folder `encoder`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import BertstreamError
+from models.inference.checkpoint import Checkpoint
 from models.nn.classifier import ClassifierHead
 from models.training.evaluate import Evaluation
-from models.training.frozen import Fit, FitOptions
+from models.training.finetune import TuneOptions
+from models.training.fitting import Fit
+from models.training.frozen import FitOptions
 from models.training.labelled import LabelledCorpus
 
 RECORD_NAME = "training.json"
 CARD_NAME = "README.md"
+ENCODER_NAME = "encoder"
+BESIDE_WEIGHTS = frozenset({".json", ".model", ".py", ".txt"})
+"""Endings of the files of an encoder that are copied: configuration, tokenizer, code of its own."""
 
 
 def check_output(folder: Path) -> None:
@@ -40,7 +50,7 @@ def check_output(folder: Path) -> None:
 
 def make_record(
     fit: Fit,
-    options: FitOptions,
+    options: FitOptions | TuneOptions,
     encoder: Mapping[str, Any],
     corpus: LabelledCorpus,
     evaluation: Evaluation | None = None,
@@ -49,12 +59,15 @@ def make_record(
     """What came about how, as JSON takes it.
 
     Args:
-        encoder: what its engine says of itself.
+        encoder: what the engine says of it that it was before.
         evaluated: the documents that `evaluation` is of.
     """
     record: dict[str, Any] = {
         "head": asdict(fit.head.config),
-        "encoder": {name: encoder[name] for name in ("version", "family", "parameters", "window")},
+        "encoder": {
+            name: encoder[name] for name in ("path", "version", "family", "parameters", "window")
+        },
+        "frozen": isinstance(options, FitOptions),
         "options": asdict(options),
         "data": corpus.describe(),
         "held_out": fit.held_out,
@@ -72,8 +85,16 @@ def make_record(
     return record
 
 
-def write_head(folder: Path, head: ClassifierHead, record: Mapping[str, Any]) -> None:
+def write_classifier(
+    folder: Path,
+    head: ClassifierHead,
+    record: Mapping[str, Any],
+    encoder: Checkpoint | None = None,
+) -> None:
     """Write the folder as a whole or not at all.
+
+    Args:
+        encoder: that was trained as well; None: it stays where it is.
 
     Raises:
         BertstreamError: the disk refuses, or the folder came to be in use meanwhile.
@@ -81,6 +102,8 @@ def write_head(folder: Path, head: ClassifierHead, record: Mapping[str, Any]) ->
     partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     try:
         head.save(partial)
+        if encoder is not None:
+            _write_encoder(partial / ENCODER_NAME, encoder)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (partial / RECORD_NAME).write_text(text, encoding="utf-8")
         (partial / CARD_NAME).write_text(write_card(record), encoding="utf-8")
@@ -91,16 +114,40 @@ def write_head(folder: Path, head: ClassifierHead, record: Mapping[str, Any]) ->
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _write_encoder(folder: Path, encoder: Checkpoint) -> None:
+    """Write a transformers model with all but the weights of the folder that it was read from."""
+    folder.mkdir()
+    for file in encoder.folder.iterdir():
+        if file.suffix in BESIDE_WEIGHTS and file.is_file():
+            shutil.copy(file, folder)
+    for index in folder.glob("*.index.json"):
+        index.unlink()
+    model: Any = encoder.model
+    model.save_pretrained(folder)
+
+
 def write_card(record: Mapping[str, Any]) -> str:
     """A model card with what the record knows; its source and terms are its owner's to add."""
     head, data, evaluation = record["head"], record["data"], record["evaluation"]
     counts = ", ".join(f"{label} {count:,}" for label, count in data["labels"].items())
+    layers = f"{' → '.join(map(str, head['layers']))}, {head['activation']}"
+    if record["frozen"]:
+        how = (
+            f"A fully connected head ({layers}) on the frozen encoder `{head['encoder']}` "
+            f"({head['pooling']} pooling), trained with `bertstream train --frozen-encoder`. The "
+            "encoder itself is not in this folder."
+        )
+    else:
+        last = record["options"]["last_layers"]
+        how = (
+            f"`{record['encoder']['path']}` ({head['pooling']} pooling) with a fully connected "
+            f"head ({layers}), fine-tuned with `bertstream train`"
+            + ("." if last is None else f", the last {last} layers of the encoder.")
+        )
     lines = [
         f"# Classifier: {', '.join(head['labels'])}",
         "",
-        f"A fully connected head ({' → '.join(map(str, head['layers']))}, {head['activation']}) on "
-        f"the frozen encoder `{head['encoder']}` ({head['pooling']} pooling), trained with "
-        "`bertstream train --frozen-encoder`. The encoder itself is not in this folder.",
+        how,
         "",
         "Serve it with `BERTSTREAM_MODEL=<this folder>`.",
         "",
@@ -109,9 +156,12 @@ def write_card(record: Mapping[str, Any]) -> str:
         "",
         "| measured on | documents | accuracy | macro F1 |",
         "| --- | ---: | ---: | ---: |",
-        f"| held out of `{data['file']}` to find the number of epochs | {record['held_out']:,} | "
-        f"{record['best']['validation_accuracy']:.4f} | |",
     ]
+    if record["held_out"]:
+        lines.append(
+            f"| held out of `{data['file']}` to find the number of epochs | "
+            f"{record['held_out']:,} | {record['best']['validation_accuracy']:.4f} | |"
+        )
     if evaluation is not None:
         scores = evaluation["scores"]
         lines.append(

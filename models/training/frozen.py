@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from models.nn.classifier import ClassifierHead, HeadConfig
-from models.training.features import Features
+from models.training.fitting import Epoch, Fit, balanced_weights, judge, split_by_label
+from models.training.segments import Parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class FitOptions:
     """Of AdamW at its highest; it warms up for one epoch, then stays."""
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
+    balanced: bool = False
+    """Whether rare labels count as much as common ones; see `balanced_weights`."""
     batch_size: int = 64
     """Segments of one step."""
     epochs: int = 60
@@ -37,28 +40,17 @@ class FitOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """One pass over the training documents."""
+class Features:
+    """What an encoder gives for documents: the pooled outputs of their segments."""
 
-    number: int
-    """From 1."""
-    training_loss: float
-    """Mean over the pass, dropout and label smoothing included."""
-    validation_loss: float
-    """Negative log-likelihood of the validation documents."""
-    validation_accuracy: float
+    rows: Tensor
+    """(n_segments, d_model) in float32 on the CPU."""
+    parts: Parts
 
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A fitted head in evaluation mode, and how it came about."""
-
-    head: ClassifierHead
-    epochs: tuple[Epoch, ...]
-    best: Epoch
-    """The pass with the lowest validation loss; the head has seen as many, of all documents."""
-    held_out: int
-    """Documents that the best pass was found on."""
+    def select(self, documents: Tensor) -> Features:
+        """Keep the documents of these numbers (n,), ascending; they are numbered anew."""
+        parts, kept = self.parts.select(documents)
+        return Features(self.rows[kept], parts)
 
 
 def fit_head(
@@ -111,18 +103,13 @@ def _fit(
     course = _Course(known, expected[training], config, options)
     while len(epochs) < options.epochs:
         training_loss = course.run_epoch()
-        log_probs = predict(course.head(), held_out)
-        epoch = Epoch(
-            len(epochs) + 1,
-            training_loss,
-            F.nll_loss(log_probs, expected[validation]).item(),
-            (log_probs.argmax(-1) == expected[validation]).float().mean().item(),
-        )
+        judged = judge(predict(course.head(), held_out), expected[validation])
+        epoch = Epoch(len(epochs) + 1, training_loss, *judged)
         epochs.append(epoch)
         report(epoch)
-        if best is None or epoch.validation_loss < best.validation_loss:
+        if epoch.improves_on(best):
             best = epoch
-        elif epoch.number - best.number >= options.patience:
+        elif best is not None and epoch.number - best.number >= options.patience:
             break
     assert best is not None
     course = _Course(features, expected, config, options)
@@ -134,34 +121,7 @@ def _fit(
 @torch.inference_mode()
 def predict(head: ClassifierHead, features: Features) -> Tensor:
     """Log-probabilities of documents (n_documents, n_labels), as in serving."""
-    return features.aggregate(head(features.rows).log_softmax(-1))
-
-
-def split_by_label(targets: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split documents at random so that each label keeps its proportion.
-
-    A label's only document is for training; of more, at least one goes to each side.
-
-    Args:
-        targets: number of each document's label (n,).
-        share: of the documents, for the second part.
-
-    Returns:
-        Numbers of the documents of both parts, ascending.
-
-    Raises:
-        ValueError: no label has two documents.
-    """
-    labels, counts = torch.unique(targets, return_counts=True)
-    if counts.max() < 2:
-        raise ValueError("no label has two documents")
-    random = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(targets), dtype=torch.bool)
-    for label, count in zip(labels, counts.tolist(), strict=True):
-        documents = (targets == label).nonzero().squeeze(1)
-        n = min(max(round(share * count), 1), count - 1)
-        held_out[documents[torch.randperm(count, generator=random)[:n]]] = True
-    return (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
+    return features.parts.aggregate(head(features.rows).log_softmax(-1))
 
 
 class _Course:
@@ -176,8 +136,9 @@ class _Course:
         self._mean = rows.mean(0)  # (d_model,)
         self._deviation = rows.std(0, correction=0).clamp(min=1e-6)
         self._rows = (rows - self._mean) / self._deviation
-        self._shares = features.shares
-        self._targets = targets[features.owners]  # (n_segments,)
+        self._shares = features.parts.shares
+        self._targets = targets[features.parts.owners]  # (n_segments,)
+        self._weights = balanced_weights(targets, len(config.labels)) if options.balanced else None
         self._random = torch.Generator().manual_seed(options.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -218,6 +179,7 @@ class _Course:
         losses = F.cross_entropy(
             self._network(self._rows[batch]),
             self._targets[batch],
+            weight=self._weights,
             reduction="none",
             label_smoothing=self._options.label_smoothing,
         )  # (n,)

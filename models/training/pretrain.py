@@ -7,13 +7,11 @@ from the same examples with the same weight on any number of processes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from models.errors import BertstreamError
 from models.nn.pretraining import Pretraining
+from models.training.fitting import linear_rate, parameter_groups, require_finite
 from models.training.pretraining_data import IGNORED, Batch, Example, PretrainingData
 from models.training.run_checkpoints import Position, RunCheckpoints
 
@@ -123,8 +122,11 @@ def pretrain(
     passes = options.accumulation * accelerator.num_processes
     if options.batch_size < passes:
         raise BertstreamError(f"a batch of {options.batch_size} is less than its {passes} passes")
-    optimizer = torch.optim.AdamW(_groups(block, options.weight_decay), options.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    groups = parameter_groups(block.parameters(), options.weight_decay)
+    optimizer = torch.optim.AdamW(groups, options.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: linear_rate(step, options.steps, options.warm_up)
+    )
     accelerator.register_for_checkpointing(schedule)
     model, optimizer = accelerator.prepare(block, optimizer)
     position = checkpoints.load() or Position()
@@ -135,11 +137,7 @@ def pretrain(
         rate = float(schedule.get_last_lr()[0])
         model.train()
         mlm_loss, nsp_loss, tokens = _learn(model, data, chosen, options, accelerator)
-        if not math.isfinite(mlm_loss + nsp_loss):
-            raise BertstreamError(
-                f"the loss is no number any more at step {position.step + 1:,}: try a lower "
-                f"learning rate than {options.learning_rate:g}"
-            )
+        require_finite(mlm_loss + nsp_loss, position.step + 1, options.learning_rate)
         accelerator.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
         schedule.step()
@@ -247,20 +245,3 @@ def _after(position: Position, examples: Sequence[Example]) -> Position:
     of_it = sum(example.epoch == epoch for example in examples)
     used = position.used + of_it if epoch == position.epoch else of_it
     return Position(position.step + 1, epoch, used)
-
-
-def _rate(step: int, options: PretrainOptions) -> float:
-    """The learning rate of a step, counted from 0, as a share of the highest."""
-    rising = max(1, round(options.warm_up * options.steps))
-    if step < rising:
-        return (step + 1) / rising
-    return max(0, options.steps - step) / max(1, options.steps - rising)
-
-
-def _groups(block: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights that decay, and those that do not: biases and normalisations."""
-    weights = list(block.parameters())
-    return [
-        {"params": [one for one in weights if one.ndim > 1], "weight_decay": weight_decay},
-        {"params": [one for one in weights if one.ndim <= 1], "weight_decay": 0.0},
-    ]

@@ -17,7 +17,6 @@ from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
 from models.errors import BertstreamError, ModelLoadError, one_line
-from models.inference.device import computes_bfloat16
 from models.nn.configurations import bert_config
 from models.nn.pretraining import Pretraining
 from models.text.corpora import read_texts
@@ -25,6 +24,7 @@ from models.text.pairs import SecondPiece
 from models.text.preparation import open_prepared, prepare
 from models.text.tokenized import TokenizedCorpus
 from models.text.vocabulary import Kind, train_tokenizer
+from models.training.fitting import Precision, is_reduced
 from models.training.pretrain import PretrainOptions, Step, Validation, pretrain
 from models.training.pretraining_data import IGNORED, PretrainingData, share_of_commonest
 from models.training.run_checkpoints import RunCheckpoints
@@ -85,7 +85,7 @@ class Plan:
     held_out: float = 0.05
     """Share of the documents that is not learned from."""
     language: str = "en"
-    precision: str = "auto"
+    precision: Precision = "auto"
     checkpoint_every: int = 500
     validate_every: int = 500
     seed: int = 0
@@ -184,11 +184,10 @@ def run(
     return record
 
 
-def _accelerator(precision: str) -> Accelerator:
+def _accelerator(precision: Precision) -> Accelerator:
     """The processes and devices that this one is to work with, and in which precision."""
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PREPARED_WITHIN)
-    reduced = computes_bfloat16(state.device) if precision == "auto" else precision == "bfloat16"
-    return Accelerator(mixed_precision="bf16" if reduced else "no")
+    return Accelerator(mixed_precision="bf16" if is_reduced(precision, state.device) else "no")
 
 
 def _prepare(plan: Plan, folder: Path, display: Display) -> None:

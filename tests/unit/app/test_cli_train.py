@@ -110,6 +110,33 @@ def test_a_trained_head_is_measured_as_it_is_served(bertstream: Run, data: str) 
     assert measured["model"]["dtype"] == "float32"
 
 
+def test_a_fine_tuned_model_is_served_from_its_folder(bertstream: Run, data: str) -> None:
+    code, out, err = bertstream(
+        *("train", "--data", data, "--eval", data, "--output", "tuned", "--json"),
+        *("--epochs", "2", "--last-layers", "2", "--hidden", "16", "--balanced"),
+    )
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert (record["frozen"], record["options"]["last_layers"]) == (False, 2)
+    assert record["encoder"]["path"] == "builtin"
+    folder = Path("tuned")
+    assert ClassifierHead.load(folder).config.layers == (384, 16, 2)
+    assert (
+        "fine-tuned with `bertstream train`, the last 2 layers"
+        in (folder / "README.md").read_text()
+    )
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in (folder / "encoder").iterdir()
+    }
+    folder.rename("moved")
+    code, out, err = bertstream(
+        "evaluate", "--data", data, "--model", "moved", "--dtype", "float32", "--json"
+    )
+    assert (code, err) == (0, "")
+    trained = record["evaluation"]["scores"]
+    assert {name: json.loads(out)[name] for name in trained} == trained
+
+
 def test_scores_are_shown_as_tables(bertstream: Run, data: str) -> None:
     code, out, err = bertstream("train", *QUICK, "--data", data, "--eval", data, "--output", "head")
     assert code == 0
@@ -144,7 +171,9 @@ def test_the_encoder_of_a_folder_is_found_from_everywhere(bertstream: Run, data:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--data", "data.jsonl"], 2, "add --frozen-encoder"),
+        (["--data", "data.jsonl", *QUICK, "--last-layers", "1"], 2, "leave --last-layers"),
+        (["--data", "data.jsonl", *QUICK, "--validation", "0"], 2, "--validation 0"),
+        (["--data", "data.jsonl", "--last-layers", "7"], 1, "builtin: it has 6 layers, not 7"),
         (["--data", "data.jsonl", *QUICK, "--hidden", "many"], 2, "--hidden many"),
         (["--data", "data.jsonl", *QUICK, "--hidden", "16,0"], 2, "--hidden 16,0"),
         (["--data", "data.jsonl", *QUICK, "--pooling", "median"], 2, "median"),

@@ -10,7 +10,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from models.training.features import Features
+from models.training.frozen import Features
+from models.training.segments import Parts
 
 SPORT = [
     "The goalkeeper saved two penalties and the home side won the cup final.",
@@ -77,5 +78,7 @@ def blobs() -> tuple[Features, list[str]]:
             shares.append(share)
     # Encoders give components of very different sizes.
     scale = torch.logspace(-3, 1, 16)
-    features = Features(torch.stack(rows) * scale + 5, torch.tensor(owners), torch.tensor(shares))
+    features = Features(
+        torch.stack(rows) * scale + 5, Parts(torch.tensor(owners), torch.tensor(shares))
+    )
     return features, labels
