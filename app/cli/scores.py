@@ -1,4 +1,4 @@
-"""An evaluation as tables."""
+"""Evaluations and comparisons as tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from app.cli.console import add_row, out, table
 from app.printable import printable
 
 if TYPE_CHECKING:
+    from models.training.compare import Comparison, EmbeddingComparison
     from models.training.evaluate import Evaluation
 
 
@@ -27,7 +28,37 @@ def print_scores(evaluation: Evaluation) -> None:
         add_row(confusion, name, *(f"{count:,}" for count in row))
     out.print(confusion)
     out.print()
+    calibration = evaluation.calibration
     out.print(
         f"accuracy {evaluation.accuracy:.4f}   macro F1 {evaluation.macro_f1:.4f}   "
-        f"weighted F1 {evaluation.weighted_f1:.4f}   {evaluation.documents:,} documents"
+        f"weighted F1 {evaluation.weighted_f1:.4f}   "
+        + ("" if calibration is None else f"calibration error {calibration.error:.4f}   ")
+        + f"{evaluation.documents:,} documents"
     )
+
+
+def print_comparison(compared: Comparison) -> None:
+    """Say which of two models was right more often, and whether that may be chance."""
+    out.print(
+        f"right alone: the first {compared.only_first:,} times, the second "
+        f"{compared.only_second:,} times"
+    )
+    out.print(
+        f"accuracy of the first less that of the second {compared.difference:+.4f} (95 %: "
+        f"{compared.low:+.4f} to {compared.high:+.4f}; McNemar's exact test: "
+        f"p = {compared.p_value:.3g})"
+    )
+
+
+def print_embeddings(compared: EmbeddingComparison, first: str, second: str) -> None:
+    """Say how far two models see the same likeness between documents."""
+    rows = table("embeddings of the same documents", "#")
+    add_row(rows, "documents", f"{compared.documents:,}")
+    add_row(rows, "likeness (linear CKA, 0 to 1)", f"{compared.cka:.4f}")
+    if compared.cosine is not None:
+        add_row(rows, "mean cosine of a document's two embeddings", f"{compared.cosine:.4f}")
+    add_row(rows, f"of the {compared.neighbours} nearest, shared", f"{compared.shared:.4f}")
+    if compared.same_label is not None:
+        for name, share in zip((first, second), compared.same_label, strict=True):
+            add_row(rows, f"of these, with the document's label: {name}", f"{share:.4f}")
+    out.print(rows)

@@ -12,7 +12,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="FILE [FILE...]",
-        help="Documents as .txt, .jsonl, .csv or .tsv; labels are passed over.",
+        help="Documents as .txt, .jsonl, .csv, .tsv or .parquet; labels are passed over.",
     ),
 ]
 MoreData = Annotated[list[Path] | None, typer.Argument(metavar="FILE", hidden=True)]

@@ -25,7 +25,8 @@ HEAD: dict[bool, dict[str, Any]] = {
 
 def train(
     data: Annotated[
-        Path, typer.Option(metavar="FILE", help="Labelled documents as .jsonl, .csv or .tsv.")
+        Path,
+        typer.Option(metavar="FILE", help="Labelled documents as .jsonl, .csv, .tsv or .parquet."),
     ],
     output: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the classifier; a new one.")

@@ -4,10 +4,11 @@
 `.txt`           a document a line; blank lines are passed over
 `.csv`, `.tsv`   a header line; the column `text`, or else the only column of text
 `.jsonl`         a JSON object a line with `text`; blank lines are passed over
+`.parquet`       as a table; needs `pip install 'bertstream[training]'`
 ===============  ====================================================================
 
-`label`, `id` and `text_pair` are read where a table or an object has them. Files are UTF-8, with
-or without a byte order mark, and are read line by line, however large.
+`label`, `id` and `text_pair` are read where a table or an object has them. Files but those of
+Parquet are UTF-8, with or without a byte order mark. All are read piece by piece, however large.
 """
 
 from __future__ import annotations
@@ -17,23 +18,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from models.errors import CorpusError
+from models.errors import CorpusError, one_line
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SAMPLE_ROWS = 100
 """Rows that are looked at to find the column of text in a table without a column `text`."""
 LONGEST_COLUMN_NAME = 64
 ADVANCE_EVERY = 1000
+ROWS_AT_ONCE = 1024
+"""That are read of Parquet."""
 LARGEST_FIELD = 64 * 1024 * 1024
+PARQUET = ".parquet"
 OPTIONAL_COLUMNS = ("label", "id", "text_pair")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledDocument:
-    """One document of a file; `line` is where it begins, counted from 1."""
+    """One document of a file; `line` is where it begins, counted from 1, or its row in Parquet."""
 
     text: str
     label: str | None = None
@@ -51,12 +56,16 @@ def read_documents(path: Path | str) -> Iterator[LabelledDocument]:
         CorpusError: while reading; one line that names the file, the line and what is wrong.
     """
     path = Path(path)
-    if path.suffix.lower() not in _READERS:
+    ending = path.suffix.lower()
+    if ending not in (*_READERS, PARQUET):
         raise CorpusError(
             f"{path}: cannot tell its format; give the file one of the endings "
-            f"{', '.join(_READERS)}"
+            f"{', '.join((*_READERS, PARQUET))}"
         )
     try:
+        if ending == PARQUET:
+            yield from _read_parquet(path)
+            return
         with path.open("rb") as file:
             yield from parse_documents(file, path.suffix, path)
     except OSError as error:
@@ -177,6 +186,61 @@ def _read_table(
             )
         values = {name: row[column] or None for name, column in optional.items()}
         yield LabelledDocument(row[text_column], **values, line=line)
+
+
+def _read_parquet(path: Path) -> Iterator[LabelledDocument]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise CorpusError(
+            f"{path}: pyarrow is not installed: pip install 'bertstream[training]'"
+        ) from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = {name.strip().lower(): name for name in file.schema_arrow.names}
+            textual = [
+                name
+                for name, column in columns.items()
+                if name not in OPTIONAL_COLUMNS and _is_string(file.schema_arrow.field(column).type)
+            ]
+            text_column = "text" if "text" in columns else textual[0] if len(textual) == 1 else None
+            if text_column is None:
+                raise CorpusError(
+                    f"{path}: no column `text`, and the column of text cannot be told from the "
+                    f"columns {', '.join(columns)}; rename it to `text`"
+                )
+            wanted = [text_column, *(name for name in OPTIONAL_COLUMNS if name in columns)]
+            row = 0
+            originals = [columns[name] for name in wanted]
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=originals):
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    row += 1
+                    yield _row_of_parquet(f"{path}, row {row}", row, wanted, values)
+    except pyarrow.ArrowException as error:
+        raise CorpusError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _is_string(kind: Any) -> bool:
+    return str(kind).removeprefix("large_") in {"string", "string_view"}
+
+
+def _row_of_parquet(
+    where: str, row: int, names: list[str], values: tuple[Any, ...]
+) -> LabelledDocument:
+    fields = dict(zip(["text", *names[1:]], values, strict=True))
+    text, text_pair = fields["text"], fields.get("text_pair")
+    if not isinstance(text, str):
+        raise CorpusError(f"{where}: `{names[0]}` is no string")
+    if not isinstance(text_pair, str | None):
+        raise CorpusError(f"{where}: `text_pair` is no string")
+    return LabelledDocument(
+        text,
+        label=_name(where, "label", fields.get("label")),
+        id=_name(where, "id", fields.get("id")),
+        text_pair=text_pair,
+        line=row,
+    )
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""How well labels are predicted: accuracy, precision, recall, F1 and the confusion matrix.
+"""How well labels are predicted: accuracy, precision, recall, F1, confusion matrix, calibration.
 
 Means as in scikit-learn: what cannot be computed because nothing was predicted or expected is 0.
 """
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+N_BINS = 15
+
 
 @dataclass(frozen=True, slots=True)
 class LabelScores:
@@ -23,6 +25,27 @@ class LabelScores:
     f1: float
     documents: int
     """Documents that have this label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Documents whose predictions were given about the same probability."""
+
+    documents: int
+    confidence: float
+    """Mean probability of the predicted labels."""
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Whether the probabilities are what they say (Guo et al. 2017, section 2)."""
+
+    error: float
+    """Expected calibration error: mean distance of confidence and accuracy over the bins, by
+    documents."""
+    bins: tuple[Bin, ...]
+    """`N_BINS` of equal width from 0 to 1; those without documents are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +65,29 @@ class Evaluation:
     confusion: NDArray[np.int64]
     """Documents by expected label (rows) and predicted label (columns), in the same order;
     documents without a prediction are not in it."""
+    calibration: Calibration | None = None
 
     def facts(self) -> dict[str, Any]:
         """All of it as JSON takes it."""
         facts = {**asdict(self), "confusion": self.confusion.tolist()}
-        return facts | {"labels": [asdict(scores) for scores in self.labels]}
+        if self.calibration is None:
+            del facts["calibration"]
+        return facts
 
 
 def evaluate(
-    expected: Sequence[str], predicted: Sequence[str | None], order: Sequence[str] = ()
+    expected: Sequence[str],
+    predicted: Sequence[str | None],
+    order: Sequence[str] = (),
+    confidences: Sequence[float] | None = None,
 ) -> Evaluation:
     """Hold predicted labels against expected ones.
 
     Args:
         expected: the label of each document.
         predicted: what was predicted for it; None where there is no prediction.
+        confidences: probability of each prediction, any number where there is none; None: nothing
+            is said of the calibration.
         order: labels in the order in which they are to be shown; others follow, sorted.
 
     Raises:
@@ -86,7 +117,27 @@ def evaluate(
             for i, label in enumerate(labels)
         ),
         confusion=confusion,
+        calibration=None if confidences is None else _calibrate(expected, predicted, confidences),
     )
+
+
+def _calibrate(
+    expected: Sequence[str], predicted: Sequence[str | None], confidences: Sequence[float]
+) -> Calibration:
+    rows = [
+        (confidence, label == prediction)
+        for label, prediction, confidence in zip(expected, predicted, confidences, strict=True)
+        if prediction is not None
+    ]
+    table = np.array(rows, np.float64).reshape(-1, 2)  # (n, 2): confidence, whether it was right
+    numbers = np.minimum((table[:, 0] * N_BINS).astype(np.int64), N_BINS - 1)
+    bins = []
+    for number in np.unique(numbers):
+        own = table[numbers == number]
+        confidence, accuracy = own.mean(0).tolist()
+        bins.append(Bin(len(own), confidence, accuracy))
+    distances = (one.documents * abs(one.confidence - one.accuracy) for one in bins)
+    return Calibration(sum(distances) / max(len(table), 1), tuple(bins))
 
 
 def _count(

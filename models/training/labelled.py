@@ -36,7 +36,7 @@ class LabelledCorpus:
             if document.label is None:
                 raise CorpusError(
                     f"{path}, line {document.line}: no `label`; every document needs one here, "
-                    "in a .jsonl, .csv or .tsv file"
+                    "in a .jsonl, .csv, .tsv or .parquet file"
                 )
             documents.append(document)
             labels.append(document.label)

@@ -25,6 +25,7 @@ from models.text.preparation import open_prepared, prepare
 from models.text.tokenized import TokenizedCorpus
 from models.text.vocabulary import Kind, train_tokenizer
 from models.training.fitting import Precision, is_reduced
+from models.training.pictures import plot_curves
 from models.training.pretrain import PretrainOptions, Step, Validation, pretrain
 from models.training.pretraining_data import IGNORED, PretrainingData, share_of_commonest
 from models.training.run_checkpoints import RunCheckpoints
@@ -38,7 +39,6 @@ from models.training.run_folder import (
     RunLog,
     begin,
     file_facts,
-    plot_curves,
     write_atomically,
     write_card,
 )

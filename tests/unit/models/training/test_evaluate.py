@@ -77,6 +77,38 @@ def test_facts_are_json() -> None:
     }
 
 
+def test_calibration_is_by_bins_of_confidence() -> None:
+    """Two bins: 0.55 twice, right once; 0.95 and 1.0, both right. No prediction: no confidence."""
+    result = evaluate(
+        ["a", "a", "a", "a", "a"],
+        ["a", "b", "a", "a", None],
+        confidences=[0.55, 0.55, 0.95, 1.0, 0],
+    )
+    assert result.calibration is not None
+    assert [(one.documents, one.accuracy) for one in result.calibration.bins] == [(2, 0.5), (2, 1)]
+    assert result.calibration.error == pytest.approx((2 * 0.05 + 2 * 0.025) / 4)
+    facts = json.loads(json.dumps(result.facts()))
+    assert facts["calibration"]["bins"][0] == {
+        "documents": 2,
+        "confidence": pytest.approx(0.55),
+        "accuracy": 0.5,
+    }
+    assert "calibration" not in evaluate(["a"], ["a"]).facts()
+
+
+def test_what_is_calibrated_has_a_small_error() -> None:
+    random = np.random.default_rng(0)
+    confidences = random.uniform(0.5, 1, 20_000)
+    right = random.random(20_000) < confidences
+    predicted = ["a" if hit else "b" for hit in right]
+    for shift, least, most in ((0.0, 0.0, 0.02), (-0.2, 0.18, 0.22)):
+        calibration = evaluate(
+            ["a"] * 20_000, predicted, confidences=(confidences + shift).tolist()
+        ).calibration
+        assert calibration is not None
+        assert least <= calibration.error <= most
+
+
 def test_nothing_to_evaluate_is_an_error() -> None:
     with pytest.raises(ValueError, match="no documents"):
         evaluate([], [])
