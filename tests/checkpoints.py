@@ -20,6 +20,8 @@ from tokenizers import (
 )
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from models.quiet import quiet_transformers
+
 CORPUS = [
     "The council voted on Tuesday to close the old bridge until the spring.",
     "Shares of the maker of turbines fell by a tenth after its warning on profits.",
@@ -187,6 +189,7 @@ def save_checkpoint(
     auto = AutoModelForSequenceClassification if classifies else AutoModel
     torch.manual_seed(seed)
     model = auto.from_config(AutoConfig.for_model(name, **settings)).eval()
-    model.save_pretrained(path)
+    with quiet_transformers():
+        model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

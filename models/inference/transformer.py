@@ -14,9 +14,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from models.errors import ModelLoadError
+from models.errors import ModelLoadError, one_line
 from models.inference.hub import PICKLE_REFUSED
 from models.inference.padding_free import Layout
+from models.quiet import quiet_transformers
 from models.text.tokenizer import Tokenizer
 
 BASE_SUFFIXES = ("Model", "ForMaskedLM", "ForPreTraining")
@@ -254,11 +255,7 @@ def _transformers(what: str, trust: Trust) -> Iterator[None]:
 
     Loading changes process-wide state (default dtype, initialisation), hence the lock.
     """
-    logging = transformers.utils.logging
-    with _loading:
-        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    with _loading, quiet_transformers():
         try:
             yield
         except ModelLoadError:
@@ -270,9 +267,4 @@ def _transformers(what: str, trust: Trust) -> Iterator[None]:
                     "it comes with its own Python code; set BERTSTREAM_TRUST_REMOTE_CODE=true "
                     "if you trust it"
                 ) from None
-            short = text[:300] or type(error).__name__
-            raise ModelLoadError(f"transformers cannot read {what}: {short}") from error
-        finally:
-            logging.set_verbosity(verbosity)
-            if bars:
-                logging.enable_progress_bar()
+            raise ModelLoadError(f"transformers cannot read {what}: {one_line(error)}") from error

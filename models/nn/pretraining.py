@@ -19,6 +19,7 @@ from transformers import AutoConfig, BertConfig, BertForPreTraining, BertModel
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 from models.errors import ModelLoadError, one_line
+from models.quiet import quiet_transformers
 
 LAYOUT = {
     "transformer.": "bert.",
@@ -146,9 +147,10 @@ class Pretraining(nn.Module):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             if not isinstance(config, BertConfig):
                 raise ModelLoadError(f"{folder} holds a {config.model_type}, not a bert")
-            model = BertForPreTraining.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True
-            )
+            with quiet_transformers():
+                model = BertForPreTraining.from_pretrained(
+                    folder, config=config, dtype=torch.float32, local_files_only=True
+                )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelLoadError(f"{folder}: {one_line(error)}") from error
         return cls.from_transformers(model)
@@ -176,7 +178,8 @@ class Pretraining(nn.Module):
             ValueError: a block was replaced by one that this layout has no place for.
             OSError: the disk refuses.
         """
-        self.to_transformers().save_pretrained(folder)
+        with quiet_transformers():
+            self.to_transformers().save_pretrained(folder)
 
 
 def _initialized(head: nn.Module, config: BertConfig) -> nn.Module:

@@ -16,7 +16,9 @@ from typing import Any
 
 from models.errors import BertstreamError
 from models.inference.checkpoint import Checkpoint
+from models.inference.sentence_modules import MODULES_NAME
 from models.nn.classifier import ClassifierHead
+from models.quiet import quiet_transformers
 from models.training.evaluate import Evaluation
 from models.training.finetune import TuneOptions
 from models.training.fitting import Fit
@@ -120,10 +122,13 @@ def _write_encoder(folder: Path, encoder: Checkpoint) -> None:
     for file in encoder.folder.iterdir():
         if file.suffix in BESIDE_WEIGHTS and file.is_file():
             shutil.copy(file, folder)
-    for index in folder.glob("*.index.json"):
-        index.unlink()
+    for other in (*folder.glob("*.index.json"), folder / MODULES_NAME):
+        other.unlink(
+            missing_ok=True
+        )  # the parts of weights; poolings, of which the head has its own
     model: Any = encoder.model
-    model.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder)
 
 
 def write_card(record: Mapping[str, Any]) -> str:

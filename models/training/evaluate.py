@@ -69,9 +69,13 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """All of it as JSON takes it."""
-        facts = {**asdict(self), "confusion": self.confusion.tolist()}
+        facts = asdict(self)
+        facts["labels"] = list(facts["labels"])
+        facts["confusion"] = self.confusion.tolist()
         if self.calibration is None:
             del facts["calibration"]
+        else:
+            facts["calibration"]["bins"] = list(facts["calibration"]["bins"])
         return facts
 
 

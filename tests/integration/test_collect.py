@@ -27,8 +27,7 @@ def topic(settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch) -
     """A topic of three partitions, and the command line on its broker."""
     name = f"{settings.app_id}-documents"
     run(topics.create(name, 3))
-    servers = ",".join(settings.bootstrap_servers)
-    monkeypatch.setenv(f"{PREFIX}BOOTSTRAP_SERVERS", servers)
+    monkeypatch.setenv(f"{PREFIX}BROKER_URL", settings.broker_url)
     return name
 
 
@@ -47,7 +46,7 @@ def test_a_topic_becomes_a_file(
     topic: str, topics: Topics, tmp_path: Path, capsys: Captured
 ) -> None:
     written = topics.write(topic, [Produced(orjson.dumps(record)) for record in RECORDS])
-    written += topics.write(topic, [Produced(value) for value in OTHERS])
+    written += topics.write(topic, [Produced(value, key=b"k") for value in OTHERS])
     output = tmp_path / "documents.jsonl"
     code, out, err = collect(capsys, "--topic", topic, "--output", output)
     assert code == 0, err
