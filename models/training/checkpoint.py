@@ -120,12 +120,10 @@ def _write_encoder(folder: Path, encoder: Checkpoint) -> None:
     """Write a transformers model with all but the weights of the folder that it was read from."""
     folder.mkdir()
     for file in encoder.folder.iterdir():
-        if file.suffix in BESIDE_WEIGHTS and file.is_file():
+        # Modules of sentence-transformers are poolings; the head has its own.
+        left = file.name.endswith(".index.json") or file.name == MODULES_NAME
+        if file.suffix in BESIDE_WEIGHTS and file.is_file() and not left:
             shutil.copy(file, folder)
-    for other in (*folder.glob("*.index.json"), folder / MODULES_NAME):
-        other.unlink(
-            missing_ok=True
-        )  # the parts of weights; poolings, of which the head has its own
     model: Any = encoder.model
     with quiet_transformers():
         model.save_pretrained(folder)

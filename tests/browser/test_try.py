@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import closing
 from typing import Any
 
@@ -47,8 +48,10 @@ def test_a_blank_document_is_not_sent(page: Page, site: Any) -> None:
 
 
 def test_one_document_at_a_time(page: Page, site: Any, prediction: dict[str, Any]) -> None:
+    seen = threading.Event()
+
     async def slow(request: dict[str, Any]) -> dict[str, Any]:
-        await asyncio.sleep(1)
+        await asyncio.to_thread(seen.wait, 60)
         return prediction
 
     site.answer = slow
@@ -57,6 +60,7 @@ def test_one_document_at_a_time(page: Page, site: Any, prediction: dict[str, Any
     for _ in range(3):
         page.keyboard.press("Control+Enter")
     expect(page.locator("#try-send")).to_have_text("Predicting…")
+    seen.set()
     expect(page.locator("#try-result .label")).to_have_text("Sports")
     expect(page.locator("#try-send")).to_have_text("Predict")
     assert len(site.asked) == 1
