@@ -274,6 +274,7 @@ def test_a_worker_that_still_waits_can_be_stopped(
     settings = service_settings("127.0.0.1:1", names, tmp_path)
     worker = start_worker(settings, wait=False)
     eventually(lambda: "waiting for the broker at 127.0.0.1:1" in worker.log, 30)
+    eventually(lambda: " engine, " in worker.log, 60)  # nothing stops while it loads a model
     assert worker.stop() == 0
 
 
