@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from models.errors import InferenceError
+    from models.inference.engine import Engine
+    from models.inference.tasks import Prediction
     from models.text.corpora import LabelledDocument
     from models.training.labelled import LabelledCorpus
 
@@ -63,7 +66,7 @@ def offline_settings(model: str | None, dtype: str | None) -> Settings:
 def predict(settings: Settings, corpus: LabelledCorpus) -> Answers:
     """Predict in this process, as a worker with these settings would."""
     from models.errors import InferenceError
-    from models.inference.tasks import Document, Task
+    from models.inference.tasks import Task
 
     answers = Answers([], [])
     with loaded_registry(settings) as registry:
@@ -75,26 +78,15 @@ def predict(settings: Settings, corpus: LabelledCorpus) -> Answers:
         corpus.require(answers.labels)
         answers.facts = {name: facts[name] for name in FACTS}
         engine.warm_up()
-        total = len(corpus.documents)
         started = time.perf_counter()
-        with progress(total) as display:
-            task = display.add_task("predicting", total=total)
-            for start in range(0, total, CHUNK_DOCUMENTS):
-                chunk = corpus.documents[start : start + CHUNK_DOCUMENTS]
-                for outcome in engine.predict(
-                    [Document(document.text, document.text_pair, top_k=1) for document in chunk],
-                    batch_size=settings.batch_size,
-                    batch_tokens=settings.batch_tokens,
-                    threads=settings.threads,
-                ):
-                    if isinstance(outcome, InferenceError):
-                        answers.predicted.append(None)
-                        answers.confidences.append(0.0)
-                        answers.fail(outcome.code, str(outcome))
-                    else:
-                        answers.predicted.append(outcome.label)
-                        answers.confidences.append(outcome.score or 0.0)
-                display.advance(task, len(chunk))
+        for _, outcome in _outcomes(engine, settings, corpus.documents, "predicting"):
+            if isinstance(outcome, InferenceError):
+                answers.predicted.append(None)
+                answers.confidences.append(0.0)
+                answers.fail(outcome.code, str(outcome))
+            else:
+                answers.predicted.append(outcome.label)
+                answers.confidences.append(outcome.score or 0.0)
         answers.seconds = time.perf_counter() - started
     return answers
 
@@ -110,7 +102,7 @@ def embed(
     import numpy as np
 
     from models.errors import InferenceError
-    from models.inference.tasks import Document, Task
+    from models.inference.tasks import Task
 
     rows: list[Any] = []
     with loaded_registry(settings) as registry:
@@ -121,22 +113,31 @@ def embed(
                 f"{facts['path']} gives no embeddings (task {facts['task']}); "
                 "leave --embeddings out"
             )
-        with progress(len(documents)) as display:
-            task = display.add_task("embedding", total=len(documents))
-            for start in range(0, len(documents), CHUNK_DOCUMENTS):
-                chunk = documents[start : start + CHUNK_DOCUMENTS]
-                outcomes = engine.predict(
-                    [Document(document.text) for document in chunk],
-                    batch_size=settings.batch_size,
-                    batch_tokens=settings.batch_tokens,
-                    threads=settings.threads,
-                )
-                for document, outcome in zip(chunk, outcomes, strict=True):
-                    if isinstance(outcome, InferenceError):
-                        raise BertstreamError(f"{data}, line {document.line}: {outcome}")
-                    rows.append(outcome.embedding)
-                display.advance(task, len(chunk))
+        for document, outcome in _outcomes(engine, settings, documents, "embedding"):
+            if isinstance(outcome, InferenceError):
+                raise BertstreamError(f"{data}, line {document.line}: {outcome}")
+            rows.append(outcome.embedding)
     return np.array(rows, np.float32), {name: facts[name] for name in FACTS}
+
+
+def _outcomes(
+    engine: Engine, settings: Settings, documents: Sequence[LabelledDocument], doing: str
+) -> Iterator[tuple[LabelledDocument, Prediction | InferenceError]]:
+    """Predict documents as they are asked for, with a bar that says what is being done."""
+    from models.inference.tasks import Document
+
+    with progress(len(documents)) as display:
+        task = display.add_task(doing, total=len(documents))
+        for start in range(0, len(documents), CHUNK_DOCUMENTS):
+            chunk = documents[start : start + CHUNK_DOCUMENTS]
+            outcomes = engine.predict(
+                [Document(document.text, document.text_pair, top_k=1) for document in chunk],
+                batch_size=settings.batch_size,
+                batch_tokens=settings.batch_tokens,
+                threads=settings.threads,
+            )
+            yield from zip(chunk, outcomes, strict=True)
+            display.advance(task, len(chunk))
 
 
 async def ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -40,29 +41,36 @@ def collect(
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         with partial.open("xb") as file:
-            documents, passed_over = run(_collect(settings, topic, field, file))
+            found = run(_collect(settings, topic, field, file))
         partial.rename(output)
     except OSError as error:
         raise BertstreamError(f"{output} cannot be written: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
-    if passed_over:
+    if found.passed_over:
         err.print(
-            f"passed over, without a text: {len(passed_over):,} records, the first at "
-            f"{passed_over[0]}",
+            f"passed over, without a text: {found.passed_over:,} records, the first at "
+            f"{found.first}",
             markup=False,
         )
-    out.print(f"{output}: {documents:,} documents of {topic}", markup=False)
+    out.print(f"{output}: {found.documents:,} documents of {topic}", markup=False)
 
 
-async def _collect(
-    settings: Settings, topic: str, field: str, file: IO[bytes]
-) -> tuple[int, list[str]]:
-    """How many documents were written, and where the others lie."""
+@dataclass
+class _Found:
+    """What there was on a topic."""
+
+    documents: int = 0
+    passed_over: int = 0
+    first: str = ""
+    """Where the first of those lies."""
+
+
+async def _collect(settings: Settings, topic: str, field: str, file: IO[bytes]) -> _Found:
+    """Write the documents of a topic."""
     from app.reading import offsets_now, read, reader
 
-    documents = 0
-    passed_over: list[str] = []
+    found = _Found()
     async with reader(settings) as consumer:
         ranges = await offsets_now(consumer, topic)
         total = sum(map(len, ranges.values()))
@@ -74,12 +82,15 @@ async def _collect(
                     for record in records:
                         document = _document(record.value, field)
                         if document is None:
-                            passed_over.append(f"{topic}-{record.partition}-{record.offset}")
+                            found.first = (
+                                found.first or f"{topic}-{record.partition}-{record.offset}"
+                            )
+                            found.passed_over += 1
                             continue
                         file.write(orjson.dumps(document) + b"\n")
-                        documents += 1
+                        found.documents += 1
                     display.advance(task, len(records))
-    return documents, passed_over
+    return found
 
 
 def _document(value: bytes | None, field: str) -> dict[str, Any] | None:

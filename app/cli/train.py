@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from app.cli.console import err, out, print_json, progress
 from app.cli.scores import print_scores
 from app.settings import BUILTIN_MODEL, load_settings
+
+if TYPE_CHECKING:
+    from models.training.classifier_run import Steps
 
 Pooling = Literal["mean", "cls", "pooled"]
 Activation = Literal["gelu", "relu", "tanh"]
@@ -199,11 +202,16 @@ def train(
 
 
 @contextmanager
-def _stage(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show progress; gives what to call with the number of steps done."""
+def _stage(name: str, total: int | None) -> Iterator[Steps]:
+    """Show progress."""
+    from models.training.classifier_run import Steps
+
     with progress(total) as display:
         task = display.add_task(name, total=total)
-        yield lambda steps: display.advance(task, steps)
+        yield Steps(
+            advance=lambda steps: display.advance(task, steps),
+            say=lambda text: display.update(task, description=text),
+        )
 
 
 def _widths(hidden: str) -> list[int]:

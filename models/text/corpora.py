@@ -14,7 +14,8 @@ Parquet are UTF-8, with or without a byte order mark. All are read piece by piec
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -93,6 +94,20 @@ def read_texts(
                 advance(count)
 
 
+def file_facts(path: Path) -> dict[str, Any]:
+    """Name and hash of a file, for the record of what was learned from it.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror or error}") from None
+    return {"file": path.name, "sha256": digest}
+
+
 def parse_documents(lines: Iterable[bytes], ending: str, path: Path) -> Iterator[LabelledDocument]:
     """Read the documents of lines, as of a file with this ending; errors call it `path`.
 
@@ -136,18 +151,25 @@ def _read_jsonl(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Labell
             raise CorpusError(f"{where}: not a JSON object; each line is one, with `text`")
         if "text" not in values:
             raise CorpusError(f"{where}: no field `text`")
-        text, text_pair = values["text"], values.get("text_pair")
-        if not isinstance(text, str):
-            raise CorpusError(f"{where}: `text` is no string")
-        if not isinstance(text_pair, str | None):
-            raise CorpusError(f"{where}: `text_pair` is no string")
-        yield LabelledDocument(
-            text,
-            label=_name(where, "label", values.get("label")),
-            id=_name(where, "id", values.get("id")),
-            text_pair=text_pair,
-            line=number,
-        )
+        yield _document(where, values, number)
+
+
+def _document(
+    where: str, fields: Mapping[str, Any], line: int, text_name: str = "text"
+) -> LabelledDocument:
+    """A document of fields of any types; errors call the text `text_name`."""
+    text, text_pair = fields["text"], fields.get("text_pair")
+    if not isinstance(text, str):
+        raise CorpusError(f"{where}: `{text_name}` is no string")
+    if not isinstance(text_pair, str | None):
+        raise CorpusError(f"{where}: `text_pair` is no string")
+    return LabelledDocument(
+        text,
+        label=_name(where, "label", fields.get("label")),
+        id=_name(where, "id", fields.get("id")),
+        text_pair=text_pair,
+        line=line,
+    )
 
 
 def _name(where: str, field: str, value: object) -> str | None:
@@ -210,37 +232,20 @@ def _read_parquet(path: Path) -> Iterator[LabelledDocument]:
                     f"{path}: no column `text`, and the column of text cannot be told from the "
                     f"columns {', '.join(columns)}; rename it to `text`"
                 )
-            wanted = [text_column, *(name for name in OPTIONAL_COLUMNS if name in columns)]
+            optional = [name for name in OPTIONAL_COLUMNS if name in columns]
+            originals = [columns[name] for name in (text_column, *optional)]
             row = 0
-            originals = [columns[name] for name in wanted]
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=originals):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     row += 1
-                    yield _row_of_parquet(f"{path}, row {row}", row, wanted, values)
+                    fields = dict(zip(("text", *optional), values, strict=True))
+                    yield _document(f"{path}, row {row}", fields, row, text_column)
     except pyarrow.ArrowException as error:
         raise CorpusError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _is_string(kind: Any) -> bool:
     return str(kind).removeprefix("large_") in {"string", "string_view"}
-
-
-def _row_of_parquet(
-    where: str, row: int, names: list[str], values: tuple[Any, ...]
-) -> LabelledDocument:
-    fields = dict(zip(["text", *names[1:]], values, strict=True))
-    text, text_pair = fields["text"], fields.get("text_pair")
-    if not isinstance(text, str):
-        raise CorpusError(f"{where}: `{names[0]}` is no string")
-    if not isinstance(text_pair, str | None):
-        raise CorpusError(f"{where}: `text_pair` is no string")
-    return LabelledDocument(
-        text,
-        label=_name(where, "label", fields.get("label")),
-        id=_name(where, "id", fields.get("id")),
-        text_pair=text_pair,
-        line=row,
-    )
 
 
 def _rows(

@@ -25,10 +25,19 @@ from models.training.frozen import Features, FitOptions, fit_head
 from models.training.labelled import LabelledCorpus
 from models.training.segments import SegmentedCorpus, forward_all, segment_corpus
 
-Advance = Callable[[int], None]
-Stage = Callable[[str, int | None], AbstractContextManager[Advance]]
-"""Takes what begins, and its steps where they are known; gives what takes the steps as they are
-done."""
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Where a stage tells how far it has come."""
+
+    advance: Callable[[int], None] = lambda _: None
+    """Takes the steps as they are done."""
+    say: Callable[[str], None] = lambda _: None
+    """Takes what is being done."""
+
+
+Stage = Callable[[str, int | None], AbstractContextManager[Steps]]
+"""Takes what begins, and its steps where they are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +68,8 @@ class Place:
     segment_overlap: int
 
 
-def _silent(_name: str, _total: int | None) -> AbstractContextManager[Advance]:
-    return nullcontext(lambda _: None)
+def _silent(_name: str, _total: int | None) -> AbstractContextManager[Steps]:
+    return nullcontext(Steps())
 
 
 def run(
@@ -84,8 +93,8 @@ def run(
     if measured is not None:
         measured.require(corpus.classes)
     corpus.require_several()
-    with stage("loading", None):
-        checkpoint = load_encoder(plan.encoder, plan.pooling, trust=place.trust)
+    with stage("loading", None) as steps:
+        checkpoint = load_encoder(plan.encoder, plan.pooling, trust=place.trust, progress=steps.say)
     engine = Engine(
         checkpoint,
         {place.device: checkpoint.network.to(place.device)},
@@ -113,8 +122,8 @@ def run(
     scores = None
     if measured is not None and unknown is not None:
         classifier = Classifier(checkpoint, fit.head, place.device)
-        with stage("measuring", len(unknown.segments)) as advance:
-            best = classifier.predict(unknown, advance).argmax(-1).tolist()
+        with stage("measuring", len(unknown.segments)) as steps:
+            best = classifier.predict(unknown, steps.advance).argmax(-1).tolist()
         scores = evaluate(measured.labels, [config.labels[i] for i in best], config.labels)
     record = {
         "bertstream": version("bertstream"),
@@ -138,16 +147,20 @@ def _fit(
 ) -> Fit:
     options = plan.options
     if isinstance(options, FitOptions):
-        with stage("encoding", len(known.segments)) as advance:
-            rows = forward_all(engine.forward, known.segments, advance)
-        with stage("fitting", options.epochs) as advance:
+        with stage("encoding", len(known.segments)) as steps:
+            rows = forward_all(engine.forward, known.segments, steps.advance)
+        with stage("fitting", options.epochs) as steps:
             return fit_head(
-                Features(rows, known.parts), corpus.labels, config, options, lambda _: advance(1)
+                Features(rows, known.parts),
+                corpus.labels,
+                config,
+                options,
+                lambda _: steps.advance(1),
             )
     learned = round((1 - options.validation) * len(known.segments))
-    with stage("fine-tuning", options.epochs * learned) as advance:
+    with stage("fine-tuning", options.epochs * learned) as steps:
         return fine_tune(
-            checkpoint, known, corpus.labels, config, options, place.device, advance=advance
+            checkpoint, known, corpus.labels, config, options, place.device, advance=steps.advance
         )
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -18,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from models.errors import BertstreamError
 from models.inference.batching import rectangle
 from models.inference.checkpoint import Checkpoint
-from models.inference.device import is_out_of_memory
+from models.inference.device import is_out_of_memory, to_device
 from models.inference.tasks import Segment
 from models.nn.classifier import ClassifierHead, HeadConfig
 from models.training.fitting import (
@@ -153,11 +155,14 @@ class Classifier(nn.Module):
 
     def forward(self, segments: Sequence[Segment]) -> Tensor:
         """Score segments: logits (n, n_labels) in float32."""
-        ids, mask, types = rectangle(segments, self._pad_id)
-        token_ids, mask_there = self._there(ids), self._there(mask).long()
-        type_ids = None if types is None else self._there(types)
+        place = partial(to_device, device=self._device)
+        token_ids, mask, type_ids = rectangle(segments, self._pad_id)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            pooled = self.encoder(token_ids, mask_there, type_ids)
+            pooled = self.encoder(
+                place(token_ids),
+                place(mask.astype(np.int64)),
+                None if type_ids is None else place(type_ids),
+            )
         logits: Tensor = self.head(pooled)
         return logits
 
@@ -183,9 +188,6 @@ class Classifier(nn.Module):
             for name, weight in self.named_parameters()
             if weight.requires_grad
         }
-
-    def _there(self, array: Any) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
 
 
 class _Course:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import CorpusError
-from models.text.corpora import LabelledDocument, read_documents
+from models.text.corpora import LabelledDocument, file_facts, read_documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +80,8 @@ class LabelledCorpus:
 
     def describe(self) -> dict[str, Any]:
         """Name, hash and sizes, for the record of a training."""
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "file": self.path.name,
-            "sha256": digest,
+            **file_facts(self.path),
             "documents": len(self.documents),
             "labels": dict(sorted(Counter(self.labels).items())),
         }

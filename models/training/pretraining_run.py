@@ -19,26 +19,24 @@ from transformers import AutoTokenizer
 from models.errors import BertstreamError, ModelLoadError, one_line
 from models.nn.configurations import bert_config
 from models.nn.pretraining import Pretraining
-from models.text.corpora import read_texts
+from models.text.corpora import file_facts, read_texts
 from models.text.pairs import SecondPiece
 from models.text.preparation import open_prepared, prepare
 from models.text.tokenized import TokenizedCorpus
 from models.text.vocabulary import Kind, train_tokenizer
+from models.training.checkpoint import CARD_NAME, RECORD_NAME
 from models.training.fitting import Precision, is_reduced
 from models.training.pictures import plot_curves
 from models.training.pretrain import PretrainOptions, Step, Validation, pretrain
 from models.training.pretraining_data import IGNORED, PretrainingData, share_of_commonest
 from models.training.run_checkpoints import RunCheckpoints
 from models.training.run_folder import (
-    CARD,
     CHECKPOINTS,
     CURVES,
     DATA,
     LOG,
-    RECORD,
     RunLog,
     begin,
-    file_facts,
     write_atomically,
     write_card,
 )
@@ -306,7 +304,7 @@ def _write(folder: Path, block: Pretraining, rows: list[Any], record: dict[str, 
     try:
         block.save(folder)
         plot_curves(rows, folder / CURVES)
-        write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
-        write_atomically(folder / CARD, write_card(record))
+        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        write_atomically(folder / CARD_NAME, write_card(record))
     except OSError as error:
         raise BertstreamError(f"{folder} cannot be written: {one_line(error)}") from None

@@ -12,20 +12,18 @@ the rest           a checkpoint folder of transformers, `training.json` and a mo
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from models.errors import BertstreamError
+from models.training.checkpoint import RECORD_NAME, check_output
 from models.training.pretrain import Step, Validation
 
 RUN, LOG, CURVES = "run.json", "log.jsonl", "curves.png"
 DATA, CHECKPOINTS = "data", "checkpoints"
-RECORD, CARD = "training.json", "README.md"
 
 
 def begin(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
@@ -45,8 +43,7 @@ def begin(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
             return
         if resume:
             raise BertstreamError(f"{folder} holds no run to go on with; leave --resume out")
-        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise BertstreamError(f"{folder} exists; choose another folder, or remove it")
+        check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asked, indent=2) + "\n")
     except OSError as error:
@@ -69,20 +66,6 @@ def write_atomically(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)
-
-
-def file_facts(file: Path) -> dict[str, Any]:
-    """Name and hash of a file, for the record of a run.
-
-    Raises:
-        BertstreamError: it cannot be read.
-    """
-    try:
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise BertstreamError(f"{file}: {error.strerror}") from None
-    return {"file": file.name, "sha256": digest}
 
 
 class RunLog:
@@ -139,4 +122,4 @@ def write_card(record: Mapping[str, Any]) -> str:
             f"| loss of masked tokens | {last['mlm_loss']:.4f} |",
             "",
         ]
-    return "\n".join([*lines, f"Options, seed, hashes: `{RECORD}`; every step: `{LOG}`.", ""])
+    return "\n".join([*lines, f"Options, seed, hashes: `{RECORD_NAME}`; every step: `{LOG}`.", ""])
