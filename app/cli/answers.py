@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.inference.engine import Engine
     from models.inference.tasks import Prediction
     from models.text.corpora import LabelledDocument
+    from models.training.evaluate import Evaluation
     from models.training.labelled import LabelledCorpus
 
 CHUNK_DOCUMENTS = 256
@@ -37,9 +38,11 @@ EVERY_LABEL = 1_000_000
 class Answers:
     """What was predicted for the documents of a corpus, in their order."""
 
-    predicted: list[str | None]
+    predicted: list[tuple[str, ...] | None]
+    """The label of each, or its labels where they are `multi_label`; None: no prediction."""
     confidences: list[float]
-    """Probability of each prediction; 0 where there is none."""
+    """Probability of each single label; 0 where there is none."""
+    multi_label: bool = False
     labels: tuple[str, ...] = ()
     """The labels that the model is known to have, in its order where that is known."""
     errors: Counter[str] = field(default_factory=Counter)
@@ -54,6 +57,16 @@ class Answers:
         """Count a document without a prediction."""
         self.errors[code] += 1
         self.failure = message
+
+    def measure(self, corpus: LabelledCorpus) -> Evaluation:
+        """Hold them against the labels of the documents."""
+        from models.training.evaluate import evaluate, evaluate_sets
+
+        if self.multi_label:
+            return evaluate_sets(corpus.labels, self.predicted, self.labels)
+        single = [None if own is None else own[0] for own in self.predicted]
+        expected = [label for (label,) in corpus.labels]
+        return evaluate(expected, single, self.labels, self.confidences)
 
 
 def offline_settings(model: str | None, dtype: str | None) -> Settings:
@@ -72,8 +85,8 @@ def predict(settings: Settings, corpus: LabelledCorpus) -> Answers:
     with loaded_registry(settings) as registry:
         engine = registry.engine()
         facts = engine.describe()
-        if facts["task"] != Task.TEXT_CLASSIFICATION:
-            raise _no_label(facts["path"], facts["task"])
+        kinds = {Task.TEXT_CLASSIFICATION: False, Task.MULTI_LABEL_CLASSIFICATION: True}
+        answers.multi_label = _several(corpus, facts["path"], kinds.get(facts["task"]))
         answers.labels = tuple(facts["labels"])
         corpus.require(answers.labels)
         answers.facts = {name: facts[name] for name in FACTS}
@@ -85,7 +98,7 @@ def predict(settings: Settings, corpus: LabelledCorpus) -> Answers:
                 answers.confidences.append(0.0)
                 answers.fail(outcome.code, str(outcome))
             else:
-                answers.predicted.append(outcome.label)
+                answers.predicted.append(_labels(outcome.label, outcome.labels))
                 answers.confidences.append(outcome.score or 0.0)
         answers.seconds = time.perf_counter() - started
     return answers
@@ -161,9 +174,10 @@ async def ask(
                         answers.fail(*failed)
                         continue
                     name, version = str(response.get("model")), str(response.get("model_version"))
-                    if not isinstance(label := response.get("label"), str):
-                        raise _no_label(name, str(response.get("task")))
-                    answers.predicted[document["place"]] = label
+                    own = _labels(response.get("label"), response.get("labels"))
+                    kind = None if own is None else response.get("label") is None
+                    answers.multi_label = _several(corpus, name, kind)
+                    answers.predicted[document["place"]] = own
                     answers.confidences[document["place"]] = float(response.get("score") or 0)
                     answers.versions.add(version)
                     answers.facts = {"name": name, "version": version}
@@ -187,8 +201,23 @@ def _requests(corpus: LabelledCorpus, model: str | None) -> Iterator[dict[str, A
         }
 
 
-def _no_label(model: str, task: str) -> BertstreamError:
-    return BertstreamError(
-        f"{model} gives no label to measure (task {task}); evaluate a classifier of one label "
-        "a document"
-    )
+def _labels(label: str | None, labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """What a prediction says: its one label, or any number; None: it has no such thing."""
+    if label is not None:
+        return (label,)
+    return None if labels is None else tuple(labels)
+
+
+def _several(corpus: LabelledCorpus, model: str, multi_label: bool | None) -> bool:
+    """Whether a model may give several labels, which can be held against the documents'.
+
+    Args:
+        multi_label: None: it gives none at all.
+    """
+    if multi_label is None:
+        raise BertstreamError(f"{model} gives no label to measure; evaluate a classifier")
+    if corpus.multi_label and not multi_label:
+        raise BertstreamError(
+            f"{model} gives one label a document, those of {corpus.path} have `labels`"
+        )
+    return multi_label

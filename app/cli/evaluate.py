@@ -69,7 +69,6 @@ def evaluate(
         _compare_embeddings(data, model, against, dtype, as_json=as_json)
         return
     from models.training.compare import compare_predictions
-    from models.training.evaluate import evaluate as measure
     from models.training.labelled import LabelledCorpus
 
     corpus = LabelledCorpus.read(data)
@@ -81,13 +80,16 @@ def evaluate(
             answers = predict(offline_settings(name, dtype), corpus)
         if answers.errors.total() == len(corpus.documents):
             raise BertstreamError(f"no document was predicted: {answers.failure}")
-        scores = measure(corpus.labels, answers.predicted, answers.labels, answers.confidences)
-        evaluations.append((answers, scores))
+        evaluations.append((answers, answers.measure(corpus)))
     (answers, scores), *others = evaluations
     compared = None
     if others:
         other, other_scores = others[0]
-        compared = compare_predictions(corpus.labels, answers.predicted, other.predicted)
+        compared = compare_predictions(
+            [frozenset(own) for own in corpus.labels],
+            [None if own is None else frozenset(own) for own in answers.predicted],
+            [None if own is None else frozenset(own) for own in other.predicted],
+        )
     if pictures is not None:
         _draw(scores, pictures)
     if as_json:
@@ -137,7 +139,8 @@ def _draw(scores: Evaluation, folder: Path) -> None:
         raise BertstreamError(
             f"{error.name} is not installed: pip install 'bertstream[training]'"
         ) from None
-    assert scores.calibration is not None
+    if scores.calibration is None:
+        raise BertstreamError("--pictures are for one label a document: leave them out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         plot_confusion(scores, folder / "confusion.png")
@@ -173,9 +176,9 @@ def _remarks(corpus: LabelledCorpus, answers: Answers) -> Iterator[str]:
     if answers.errors:
         codes = ", ".join(f"{code} {count:,}" for code, count in answers.errors.most_common())
         yield f"documents without a prediction, counted as wrong: {codes}"
-    if len(corpus.classes) == 1:
+    if len(corpus.classes) == 1 and not corpus.multi_label:
         yield (
-            f"{corpus.path}: all documents have the label {corpus.labels[0]!r}; "
+            f"{corpus.path}: all documents have the label {corpus.classes[0]!r}; "
             "only the accuracy means something"
         )
     if len(answers.versions) > 1:

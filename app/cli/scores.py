@@ -15,23 +15,26 @@ if TYPE_CHECKING:
 
 
 def print_scores(evaluation: Evaluation) -> None:
-    """Show the scores of each label, the confusion matrix and the scores of all."""
+    """Show the scores of each label, the confusion matrix if there is one, the scores of all."""
     scores = table("label", "precision#", "recall#", "F1#", "documents#")
     for label in evaluation.labels:
         numbers = (f"{value:.4f}" for value in (label.precision, label.recall, label.f1))
         add_row(scores, label.label, *numbers, f"{label.documents:,}")
     out.print(scores)
     out.print()
-    names = [label.label for label in evaluation.labels]
-    confusion = table("expected \\ predicted", *(f"{escape(printable(name))}#" for name in names))
-    for name, row in zip(names, evaluation.confusion.tolist(), strict=True):
-        add_row(confusion, name, *(f"{count:,}" for count in row))
-    out.print(confusion)
-    out.print()
-    calibration = evaluation.calibration
+    if evaluation.confusion is not None:
+        names = [label.label for label in evaluation.labels]
+        columns = (f"{escape(printable(name))}#" for name in names)
+        confusion = table("expected \\ predicted", *columns)
+        for name, row in zip(names, evaluation.confusion.tolist(), strict=True):
+            add_row(confusion, name, *(f"{count:,}" for count in row))
+        out.print(confusion)
+        out.print()
+    micro, calibration = evaluation.micro_f1, evaluation.calibration
     out.print(
-        f"accuracy {evaluation.accuracy:.4f}   macro F1 {evaluation.macro_f1:.4f}   "
-        f"weighted F1 {evaluation.weighted_f1:.4f}   "
+        f"{'accuracy' if micro is None else 'all labels right'} {evaluation.accuracy:.4f}   "
+        f"macro F1 {evaluation.macro_f1:.4f}   weighted F1 {evaluation.weighted_f1:.4f}   "
+        + ("" if micro is None else f"micro F1 {micro:.4f}   ")
         + ("" if calibration is None else f"calibration error {calibration.error:.4f}   ")
         + f"{evaluation.documents:,} documents"
     )

@@ -14,7 +14,9 @@ from app.cli.scores import print_scores
 from app.settings import BUILTIN_MODEL, load_settings
 
 if TYPE_CHECKING:
-    from models.training.classifier_run import Steps
+    from models.training.classifier_run import Copies
+    from models.training.stages import Steps
+
 
 Pooling = Literal["mean", "cls", "pooled"]
 Activation = Literal["gelu", "relu", "tanh"]
@@ -24,6 +26,12 @@ HEAD: dict[bool, dict[str, Any]] = {
     False: {"normalize": False, "hidden": "none", "dropout": 0.1},
 }
 """What the head is like unless it is said, on a frozen encoder and otherwise."""
+SEARCH = "Search"
+COPIES = "Altered copies of the documents, to learn from too"
+Rate = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of the words.", rich_help_panel=COPIES),
+]
 
 
 def train(
@@ -50,7 +58,10 @@ def train(
     ] = None,
     encoder: Annotated[
         str,
-        typer.Option(metavar="PATH", help="`builtin`, a checkpoint folder or a hub id[@revision]."),
+        typer.Option(
+            metavar="PATH",
+            help="`builtin`, a checkpoint folder or a hub id with optional @revision.",
+        ),
     ] = BUILTIN_MODEL,
     pooling: Annotated[
         Pooling, typer.Option(help="How tokens become one vector; pooled: the encoder's own way.")
@@ -59,47 +70,56 @@ def train(
         bool | None,
         typer.Option(
             "--normalize/--no-normalize",
-            help="Scale that vector to length 1.  [default: if frozen]",
+            help="Scale that vector to length 1.  (default: if frozen)",
         ),
     ] = None,
     hidden: Annotated[
         str | None,
         typer.Option(
             metavar="N,...",
-            help="Widths of the head's hidden layers, or none.  [default: none; frozen: 256]",
+            help="Widths of the head's hidden layers, or none.  (default: none; frozen: 256)",
         ),
     ] = None,
+    segments: Annotated[
+        Literal["average", "sum", "concatenation"],
+        typer.Option(
+            help="Of long documents: average their predictions, or join what the encoder gives."
+        ),
+    ] = "average",
+    slots: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Segments that a concatenation tells apart.")
+    ] = 4,
     activation: Annotated[Activation, typer.Option(help="After a hidden layer.")] = "gelu",
     dropout: Annotated[
         float | None,
-        typer.Option(min=0, max=0.99, help="Of the head.  [default: 0.1; frozen: 0.5]"),
+        typer.Option(min=0, max=0.99, help="Of the head.  (default: 0.1; frozen: 0.5)"),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=1e-9, help="The highest.  [default: 5e-5; frozen: 1e-3]"),
+        typer.Option(min=1e-9, help="The highest.  (default: 5e-5; frozen: 1e-3)"),
     ] = None,
     head_learning_rate: Annotated[
         float | None,
         typer.Option(min=1e-9, help="Another one for the head; not with --frozen-encoder."),
     ] = None,
-    weight_decay: Annotated[float, typer.Option(min=0)] = 0.01,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="(default: 0.01)")] = None,
     label_smoothing: Annotated[
-        float | None, typer.Option(min=0, max=0.99, help="[default: 0; frozen: 0.1]")
+        float | None, typer.Option(min=0, max=0.99, help="(default: 0; frozen: 0.1)")
     ] = None,
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Let rare labels count as much as common ones.")
     ] = False,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Segments of one step.  [default: 32; frozen: 64]")
+        int | None, typer.Option(min=1, help="Segments of one step.  (default: 32; frozen: 64)")
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Most passes over the documents.  [default: 3; frozen: 60]"),
+        typer.Option(min=1, help="Most passes over the documents.  (default: 3; frozen: 60)"),
     ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Passes without improvement that end it.  [default: 2; frozen: 8]"
+            min=1, help="Passes without improvement that end it.  (default: 2; frozen: 8)"
         ),
     ] = None,
     validation: Annotated[
@@ -116,6 +136,56 @@ def train(
         typer.Option(help="auto: bfloat16 where the hardware computes it; frozen: float32."),
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
+    trials: Annotated[
+        int,
+        typer.Option(
+            "--search",
+            min=0,
+            metavar="N",
+            help="Try the options that are not given in N ways first, and take the best.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="K",
+            help="Judge options by cross-validation in K parts.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    copies: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of each document.", rich_help_panel=COPIES)
+    ] = 0,
+    minimum: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Documents of each label, copies included.",
+            rich_help_panel=COPIES,
+        ),
+    ] = 0,
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Words that stand for each other: a group a line, commas between them.",
+            rich_help_panel=COPIES,
+        ),
+    ] = None,
+    synonym_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the words that have synonyms.", rich_help_panel=COPIES
+        ),
+    ] = None,
+    deletion_rate: Rate = None,
+    swap_rate: Rate = None,
+    noise_rate: Rate = None,
+    unknown_rate: Rate = None,
+    mask_rate: Rate = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record of the training as one JSON object.")
     ] = False,
@@ -124,7 +194,8 @@ def train(
 
     Part of the documents is held out to find the best pass over the others, whose weights are
     kept. With --frozen-encoder every document is encoded once, and the head is then trained for as
-    many passes on all documents.
+    many passes on all documents. Documents with `labels` in the place of a `label` may have any
+    number of them.
     """
     from models.inference.device import choose_devices
     from models.inference.transformer import Trust
@@ -139,6 +210,10 @@ def train(
         )
     if frozen_encoder and not validation:
         raise typer.BadParameter("--validation 0 is not for --frozen-encoder")
+    if trials and not validation and folds is None:
+        raise typer.BadParameter(
+            "--search with --validation 0 has nothing to judge by: add --folds"
+        )
     head = HEAD[frozen_encoder]
     widths = _widths(head["hidden"] if hidden is None else hidden)
     settings = load_settings()
@@ -146,19 +221,18 @@ def train(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "label_smoothing": label_smoothing,
-        "balanced": balanced,
         "batch_size": batch_size,
         "epochs": epochs,
         "patience": patience,
-        "validation": validation,
-        "seed": seed,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    given = _given(given)
+    shared: dict[str, Any] = {"balanced": balanced, "validation": validation, "seed": seed}
     options: FitOptions | TuneOptions = (
-        FitOptions(**given)
+        FitOptions(**given, **shared)
         if frozen_encoder
         else TuneOptions(
             **given,
+            **shared,
             head_learning_rate=head_learning_rate,
             last_layers=last_layers,
             precision=precision,
@@ -174,6 +248,26 @@ def train(
         hidden=tuple(widths),
         activation=activation,
         dropout=head["dropout"] if dropout is None else dropout,
+        segments=segments,
+        slots=slots,
+        copies=_copies(
+            copies,
+            minimum,
+            synonyms,
+            _given(
+                {
+                    "synonym_rate": synonym_rate,
+                    "deletion_rate": deletion_rate,
+                    "swap_rate": swap_rate,
+                    "noise_rate": noise_rate,
+                    "unknown_rate": unknown_rate,
+                    "mask_rate": mask_rate,
+                }
+            ),
+        ),
+        trials=trials,
+        folds=folds,
+        fixed=frozenset({*given, *_given({"hidden": hidden, "dropout": dropout})}),
     )
     place = Place(
         device=choose_devices(settings.device)[0],
@@ -189,6 +283,7 @@ def train(
         if repeated := record["evaluation"]["also_learned"]:
             remark = f"{repeated:,} of these documents are in {data} too: the scores flatter"
             err.print(remark, markup=False)
+    _print_choices(record)
     best = record["best"]
     out.print(f"{output}: {best['number']} epochs", end="", markup=False)
     if record["held_out"]:
@@ -204,13 +299,53 @@ def train(
 @contextmanager
 def _stage(name: str, total: int | None) -> Iterator[Steps]:
     """Show progress."""
-    from models.training.classifier_run import Steps
+    from models.training.stages import Steps
 
     with progress(total) as display:
         task = display.add_task(name, total=total)
         yield Steps(
             advance=lambda steps: display.advance(task, steps),
             say=lambda text: display.update(task, description=text),
+        )
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that were said."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _copies(
+    of_each: int, minimum: int, synonyms: Path | None, rates: dict[str, float]
+) -> Copies | None:
+    from models.training.classifier_run import Copies
+
+    if of_each or minimum:
+        return Copies(of_each=of_each, minimum=minimum, synonyms=synonyms, rates=rates)
+    if rates or synonyms is not None:
+        raise typer.BadParameter("no copies are made: add --copies or --minimum")
+    return None
+
+
+def _print_choices(record: dict[str, Any]) -> None:
+    """Say what was tried and measured before."""
+    if (search := record.get("search")) is not None:
+        best = search["trials"][search["best"] - 1]
+        options = ", ".join(
+            f"{name.replace('_', '-')} {value:.3g}"
+            if isinstance(value, float)
+            else f"{name} {value}"
+            for name, value in best["options"].items()
+        )
+        out.print(
+            f"trial {search['best']} of {len(search['trials'])} was the best, loss "
+            f"{best['loss']:.4f}, accuracy {best['accuracy']:.4f}: {options}",
+            markup=False,
+        )
+    if (crossed := record.get("cross_validation")) is not None:
+        out.print(
+            f"cross-validated in {crossed['folds']} parts: accuracy {crossed['accuracy']:.4f} "
+            f"(standard error {crossed['standard_error']:.4f})",
+            markup=False,
         )
 
 

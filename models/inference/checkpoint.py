@@ -87,13 +87,16 @@ class Checkpoint:
     """The transformers model within the network."""
     folder: Path
     """Where that model was read from."""
+    head: ClassifierHead | None = None
+    """Stands on all segments of a document at once; it computes on the CPU, in float32."""
     dtype: torch.dtype = torch.float32
     """Precision of that model; what stands on it computes in float32."""
 
     @property
     def parameters(self) -> int:
         """Weights and biases, each shared one counted once."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        parts = (self.network, *(() if self.head is None else (self.head,)))
+        return sum(weight.numel() for part in parts for weight in part.parameters())
 
     def lower(self, dtype: torch.dtype) -> Checkpoint:
         """Give the model another precision, in place; some families stay in float32.
@@ -220,11 +223,13 @@ def _load_head(folder: Path, find: Callable[[str], Path], trust: Trust) -> Check
     head = ClassifierHead.load(folder)
     encoder_folder = _encoder_folder(folder, head.config.encoder, find)
     described = {k: v for k, v in asdict(head.config).items() if k != "encoder"}
+    joins = head.config.joins_segments
     return _load_frozen(
         encoder_folder,
         head.config.pooling,
-        nn.Sequential(head),
+        nn.Sequential() if joins else nn.Sequential(head),
         trust,
+        head=head if joins else None,
         task=(
             Task.MULTI_LABEL_CLASSIFICATION if head.config.multi_label else Task.TEXT_CLASSIFICATION
         ),
@@ -291,6 +296,7 @@ def _assemble(
     threshold: float = 0.5,
     takes_pairs: bool = False,
     normalizes: bool = False,
+    head: ClassifierHead | None = None,
     prompt: str = "",
     files: Iterable[Path] = (),
     facts: str = "",
@@ -327,6 +333,7 @@ def _assemble(
         family=config.model_type,
         model=model,
         folder=folder,
+        head=head,
         version=_version([*_own_files(folder), *files], facts),
     )
 

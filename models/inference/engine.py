@@ -93,6 +93,7 @@ class Engine:
             takes_pairs=checkpoint.takes_pairs,
             takes_types=checkpoint.takes_types,
         )
+        self._head = checkpoint.head
         self._decoder = Decoder(
             checkpoint.task,
             checkpoint.labels,
@@ -110,7 +111,7 @@ class Engine:
             "family": checkpoint.family,
             "parameters": checkpoint.parameters,
             "window": checkpoint.window,
-            "aggregation": "mean" if embeds else aggregation,
+            "aggregation": _aggregation(checkpoint, aggregation),
             "device": ",".join(map(str, self.devices)),
             "dtype": str(checkpoint.dtype).removeprefix("torch."),
             "engine": layers,
@@ -186,11 +187,18 @@ class Engine:
         Raises:
             InferenceFailed: the model gave numbers that are not finite.
         """
-        numbers = rows.cpu().numpy()
+        rows = rows.cpu()
+        weights = [segment.weight for segment in encoded.segments]
+        if self._head is not None:
+            with torch.inference_mode():
+                rows = self._head.classify_documents(
+                    rows, torch.zeros(len(rows), dtype=torch.int64), 1
+                )
+            weights = [1]
+        numbers = rows.numpy()
         if not np.isfinite(numbers).all():
             raise InferenceFailed("the model gave numbers that are not finite; try DTYPE=float32")
         document = encoded.document
-        weights = [segment.weight for segment in encoded.segments]
         answer = self._decoder.decode(numbers, weights, document.top_k)
         return Prediction(
             model=self.name,
@@ -342,3 +350,10 @@ class Engine:
 
     def _closed(self) -> BertstreamError:
         return BertstreamError(f"the model {self.name!r} is closed")
+
+
+def _aggregation(checkpoint: Checkpoint, asked: Aggregation) -> str:
+    """How the segments of a long document become one prediction."""
+    if checkpoint.head is not None:
+        return checkpoint.head.config.segments
+    return "mean" if checkpoint.task is Task.EMBEDDING else asked

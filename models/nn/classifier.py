@@ -1,8 +1,8 @@
-"""A fully connected classifier head for a frozen encoder, and its checkpoint folder.
+"""A fully connected classifier head for an encoder, and its checkpoint folder.
 
 The folder holds `classifier.json` (encoder, pooling, layers, labels) and
-`classifier.safetensors` (the weights); `bertstream train --frozen-encoder` adds a model card
-(`README.md`) and a record of the training (`training.json`).
+`classifier.safetensors` (the weights); `bertstream train` adds a model card (`README.md`) and a
+record of the training (`training.json`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ FORMAT = 1
 
 Pooling = Literal["mean", "cls", "pooled"]
 """Mean over the real tokens, first token, or the encoder's own `pooler_output`."""
+
+Combination = Literal["average", "sum", "concatenation"]
+"""Of a document's segments. average: each is predicted, and their predictions are averaged. sum and
+concatenation: what the encoder gives for them is joined, see `join_segments`, and predicted once.
+"""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -55,6 +60,9 @@ class HeadConfig:
     dropout: float = 0.0
     """Probability with which training drops an input of a layer."""
     multi_label: bool = False
+    segments: Combination = "average"
+    slots: int = 1
+    """Segments that are told apart in a concatenation."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.encoder, str) or not self.encoder:
@@ -75,9 +83,22 @@ class HeadConfig:
             )
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: {self.dropout!r} is no number from 0 up to 1")
+        if self.segments not in get_args(Combination):
+            raise ValueError(
+                f"segments: {self.segments!r} is not one of average, sum, concatenation"
+            )
+        if type(self.slots) is not int or self.slots < 1 or self.layers[0] % self.slots:
+            raise ValueError(
+                f"slots: {self.slots!r} do not share the {self.layers[0]} features evenly"
+            )
         for name in ("normalize", "multi_label"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is neither true nor false")
+
+    @property
+    def joins_segments(self) -> bool:
+        """Whether it is given a document at once, rather than each of its segments."""
+        return self.segments != "average"
 
     def to_json(self) -> str:
         """The text of `classifier.json`."""
@@ -139,6 +160,15 @@ class ClassifierHead(nn.Module):
         logits: Tensor = last(self._drop(x))  # (n, n_labels)
         return logits
 
+    def classify_documents(self, pooled: Tensor, owners: Tensor, count: int) -> Tensor:
+        """Score documents by all of their segments: logits (count, n_labels).
+
+        Args:
+            pooled: what the encoder gives for the segments (n_segments, d_model).
+            owners: the document that each segment belongs to (n_segments,), ascending from 0.
+        """
+        return self(join_segments(pooled, owners, count, self.config))  # type: ignore[no-any-return]
+
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.config.dropout, self.training)
 
@@ -170,6 +200,30 @@ class ClassifierHead(nn.Module):
         except (OSError, SafetensorError, ValueError) as error:
             raise ModelLoadError(f"{folder / WEIGHTS_NAME}: {error}") from None
         return head.eval()
+
+
+def join_segments(pooled: Tensor, owners: Tensor, count: int, config: HeadConfig) -> Tensor:
+    """Join what an encoder gives for the segments of documents: (count, layers[0]).
+
+    A sum is that. A concatenation has one slot for each segment, and zeros where there are fewer;
+    the segments of a document that has more than slots are shared out over these in their order,
+    and averaged within each.
+
+    Args:
+        pooled: (n_segments, d_model).
+        owners: the document that each segment belongs to (n_segments,), ascending from 0.
+    """
+    if config.segments == "sum":
+        return pooled.new_zeros(count, pooled.shape[1]).index_add(0, owners, pooled)
+    slots = config.slots
+    of_document = torch.bincount(owners, minlength=count)  # (count,)
+    first = of_document.cumsum(0) - of_document
+    position = torch.arange(len(owners), device=owners.device) - first[owners]
+    crowded = of_document.clamp(min=slots)[owners]
+    places = owners * slots + position * slots // crowded  # (n_segments,)
+    sums = pooled.new_zeros(count * slots, pooled.shape[1]).index_add(0, places, pooled)
+    taken = torch.bincount(places, minlength=count * slots).clamp(min=1)
+    return (sums / taken.unsqueeze(1)).view(count, -1)
 
 
 def is_head_checkpoint(folder: Path | str) -> bool:

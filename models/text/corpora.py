@@ -7,8 +7,10 @@
 `.parquet`       as a table; needs `pip install 'bertstream[training]'`
 ===============  ====================================================================
 
-`label`, `id` and `text_pair` are read where a table or an object has them. Files but those of
-Parquet are UTF-8, with or without a byte order mark. All are read piece by piece, however large.
+`label`, `labels`, `id` and `text_pair` are read where a table or an object has them. `labels` are
+those of a document that may have any number: a list of them, or in a table of text names with `;`
+between them, and none where the cell is empty. Files but those of Parquet are UTF-8, with or
+without a byte order mark. All are read piece by piece, however large.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ ROWS_AT_ONCE = 1024
 """That are read of Parquet."""
 LARGEST_FIELD = 64 * 1024 * 1024
 PARQUET = ".parquet"
-OPTIONAL_COLUMNS = ("label", "id", "text_pair")
+OPTIONAL_COLUMNS = ("label", "labels", "id", "text_pair")
+LABEL_SEPARATOR = ";"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class LabelledDocument:
     id: str | None = None
     text_pair: str | None = None
     line: int = 0
+    labels: tuple[str, ...] | None = None
+    """Of a document that may have any number, each once; None where the file has no `labels`."""
 
 
 def read_documents(path: Path | str) -> Iterator[LabelledDocument]:
@@ -166,6 +171,7 @@ def _document(
     return LabelledDocument(
         text,
         label=_name(where, "label", fields.get("label")),
+        labels=_names(where, fields["labels"]) if "labels" in fields else None,
         id=_name(where, "id", fields.get("id")),
         text_pair=text_pair,
         line=line,
@@ -179,6 +185,23 @@ def _name(where: str, field: str, value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise CorpusError(f"{where}: `{field}` is neither a string nor a whole number")
+
+
+def _names(where: str, value: object) -> tuple[str, ...]:
+    """Labels as a tuple, each once; no value is no label."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return _separated(value)
+    if not isinstance(value, list):
+        raise CorpusError(f"{where}: `labels` is no list")
+    names = (_name(where, "labels", one) for one in value)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def _separated(value: str) -> tuple[str, ...]:
+    names = (name.strip() for name in value.split(LABEL_SEPARATOR))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _read_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[LabelledDocument]:
@@ -206,7 +229,9 @@ def _read_table(
                 f"{path}, line {line}: {len(row)} columns, the header has {len(columns)}; "
                 'put a text that has separators or line ends in quotes ("…")'
             )
-        values = {name: row[column] or None for name, column in optional.items()}
+        values: dict[str, Any] = {name: row[column] or None for name, column in optional.items()}
+        if "labels" in optional:
+            values["labels"] = _separated(row[optional["labels"]])
         yield LabelledDocument(row[text_column], **values, line=line)
 
 

@@ -83,6 +83,8 @@ class Tokenizer:
         unknown = fast.unk_token_id
         self.filler_id: int = self.pad_id if unknown is None else unknown
         """Stands for a text without tokens where the template adds none either."""
+        self.unknown_token: str | None = fast.unk_token
+        self.mask_token: str | None = fast.mask_token
         self.max_id: int = max(backend.get_vocab(with_added_tokens=True).values())
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,32 +11,23 @@ from typing import Any
 
 import torch
 
-from models.errors import BertstreamError
-from models.inference.checkpoint import BUILTIN, Checkpoint, load_encoder
+from models.errors import BertstreamError, CorpusError
+from models.inference.checkpoint import BUILTIN, load_encoder
 from models.inference.engine import Engine
 from models.inference.transformer import Trust
-from models.nn.classifier import HeadConfig, Pooling
+from models.nn.classifier import Combination, HeadConfig, Pooling
+from models.text.augmentation import Augmentation, augment, read_synonyms
+from models.text.corpora import file_facts
+from models.text.tokenizer import Tokenizer
 from models.training.checkpoint import ENCODER_NAME, check_output, make_record, write_classifier
-from models.training.evaluate import Evaluation, evaluate
-from models.training.finetune import Classifier, TuneOptions, fine_tune
-from models.training.fitting import Fit
-from models.training.frozen import Features, FitOptions, fit_head
+from models.training.classifier_training import ClassifierTraining, Material
+from models.training.evaluate import Evaluation, evaluate, evaluate_sets
+from models.training.finetune import TuneOptions
+from models.training.frozen import FitOptions
 from models.training.labelled import LabelledCorpus
-from models.training.segments import SegmentedCorpus, forward_all, segment_corpus
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Where a stage tells how far it has come."""
-
-    advance: Callable[[int], None] = lambda _: None
-    """Takes the steps as they are done."""
-    say: Callable[[str], None] = lambda _: None
-    """Takes what is being done."""
-
-
-Stage = Callable[[str, int | None], AbstractContextManager[Steps]]
-"""Takes what begins, and its steps where they are known."""
+from models.training.objective import chosen, make_targets
+from models.training.segments import segment_corpus
+from models.training.stages import Stage, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +47,54 @@ class ClassifierPlan:
     activation: str = "gelu"
     dropout: float = 0.1
     """Of the head."""
+    segments: Combination = "average"
+    slots: int = 4
+    """Of a concatenation."""
+    copies: Copies | None = None
+    """What is learned from besides the documents."""
+    folds: int | None = None
+    """Parts in which the documents are to be cross-validated; None: they are not."""
+    trials: int = 0
+    """Options that are tried first, the best of which are taken."""
+    fixed: frozenset[str] = frozenset()
+    """Names of options that are not to be searched for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """How many altered copies of the documents are made, and how they are altered."""
+
+    of_each: int = 0
+    minimum: int = 0
+    """Documents of each label, copies included."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Of `Augmentation`, by name."""
+    synonyms: Path | None = None
+    """A list of them; see `read_synonyms`."""
+
+    def augmentation(self, tokenizer: Tokenizer) -> Augmentation:
+        """How they are altered, in the tokens of an encoder.
+
+        Raises:
+            CorpusError: the list cannot be read.
+            ValueError: a rate cannot be.
+        """
+        return Augmentation(
+            synonyms={} if self.synonyms is None else read_synonyms(self.synonyms),
+            unknown_token=tokenizer.unknown_token,
+            mask_token=tokenizer.mask_token,
+            **self.rates,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        listed = None if self.synonyms is None else file_facts(self.synonyms)
+        return {
+            "of_each": self.of_each,
+            "minimum": self.minimum,
+            **self.rates,
+            "synonyms": listed,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +106,8 @@ class Place:
     segment_overlap: int
 
 
-def _silent(_name: str, _total: int | None) -> AbstractContextManager[Steps]:
-    return nullcontext(Steps())
-
-
 def run(
-    plan: ClassifierPlan, folder: Path, place: Place, stage: Stage = _silent
+    plan: ClassifierPlan, folder: Path, place: Place, stage: Stage = silent
 ) -> tuple[dict[str, Any], Evaluation | None]:
     """Train a classifier, and leave its folder.
 
@@ -89,10 +123,8 @@ def run(
     """
     check_output(folder)
     corpus = LabelledCorpus.read(plan.data)
-    measured = None if plan.evaluation is None else LabelledCorpus.read(plan.evaluation)
-    if measured is not None:
-        measured.require(corpus.classes)
     corpus.require_several()
+    measured = None if plan.evaluation is None else _read_measured(plan.evaluation, corpus)
     with stage("loading", None) as steps:
         checkpoint = load_encoder(plan.encoder, plan.pooling, trust=place.trust, progress=steps.say)
     engine = Engine(
@@ -103,65 +135,111 @@ def run(
         segment_overlap=place.segment_overlap,
     )
     encoder = engine.describe()
-    known = segment_corpus(engine, corpus)
+    try:
+        material = _material(plan, engine, checkpoint.tokenizer, corpus)
+    except ValueError as error:
+        raise BertstreamError(str(error)) from None
     unknown = None if measured is None else segment_corpus(engine, measured)
+    width = engine.forward(material.corpus.segments[:1]).shape[1]
+    config = _head(plan, width, corpus)
+    training = ClassifierTraining(checkpoint, engine, material, place.device, stage)
+    options = plan.options
+    facts: dict[str, Any] = {}
+    try:
+        if plan.trials:
+            from models.training.search import search
+
+            options, config, facts["search"] = search(
+                training, options, config, plan.trials, plan.folds, plan.fixed
+            )
+        elif plan.folds is not None:
+            facts["cross_validation"] = training.cross_validate(options, config, plan.folds).facts()
+        fit = training.fit(options, config)
+    except ValueError as error:
+        raise BertstreamError(f"{plan.encoder}: {error}") from None
+    scores = None
+    if measured is not None and unknown is not None:
+        logits = training.predict(fit.head, unknown, "measuring")
+        scores = _evaluate(measured, logits, config.labels)
+    record = {
+        "bertstream": version("bertstream"),
+        "torch": version("torch"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **make_record(fit, options, encoder, corpus, scores, measured),
+        "copies": None if plan.copies is None else plan.copies.facts() | {"made": material.copies},
+        **facts,
+    }
+    frozen = isinstance(options, FitOptions)
+    write_classifier(folder, fit.head, record, None if frozen else checkpoint)
+    return record, scores
+
+
+def _read_measured(path: Path, corpus: LabelledCorpus) -> LabelledCorpus:
+    """Documents to measure on, with labels like those that are learned from.
+
+    Raises:
+        CorpusError: they cannot be read, or have other labels.
+    """
+    measured = LabelledCorpus.read(path)
+    if measured.multi_label != corpus.multi_label:
+        names = ("label", "labels")
+        raise CorpusError(
+            f"{path}: its documents have `{names[measured.multi_label]}`, those of {corpus.path} "
+            f"have `{names[corpus.multi_label]}`"
+        )
+    measured.require(corpus.classes)
+    return measured
+
+
+def _material(
+    plan: ClassifierPlan, engine: Engine, tokenizer: Tokenizer, corpus: LabelledCorpus
+) -> Material:
+    """The documents, and their copies behind them, as the training takes them."""
+    whole, origins = corpus, list(range(len(corpus.documents)))
+    if plan.copies is not None:
+        copies = augment(
+            [document.text for document in corpus.documents],
+            corpus.labels,
+            plan.copies.augmentation(tokenizer),
+            minimum=plan.copies.minimum,
+            copies=plan.copies.of_each,
+            seed=plan.options.seed,
+        )
+        whole = corpus.with_copies(copies)
+        origins += [copy.origin for copy in copies]
+    return Material(
+        segment_corpus(engine, whole),
+        make_targets(whole.labels, corpus.classes, multi_label=corpus.multi_label),
+        torch.tensor(origins),
+    )
+
+
+def _head(plan: ClassifierPlan, width: int, corpus: LabelledCorpus) -> HeadConfig:
+    slots = plan.slots if plan.segments == "concatenation" else 1
     frozen = isinstance(plan.options, FitOptions)
-    config = HeadConfig(
+    return HeadConfig(
         encoder=_portable(plan.encoder) if frozen else ENCODER_NAME,
-        layers=(engine.forward(known.segments[:1]).shape[1], *plan.hidden, len(corpus.classes)),
+        layers=(slots * width, *plan.hidden, len(corpus.classes)),
         labels=corpus.classes,
         pooling=plan.pooling,
         normalize=plan.normalize,
         activation=plan.activation,
         dropout=plan.dropout,
+        multi_label=corpus.multi_label,
+        segments=plan.segments,
+        slots=slots,
     )
-    try:
-        fit = _fit(plan, place, engine, checkpoint, corpus, known, config, stage)
-    except ValueError as error:
-        raise BertstreamError(f"{plan.encoder}: {error}") from None
-    scores = None
-    if measured is not None and unknown is not None:
-        classifier = Classifier(checkpoint, fit.head, place.device)
-        with stage("measuring", len(unknown.segments)) as steps:
-            best = classifier.predict(unknown, steps.advance).argmax(-1).tolist()
-        scores = evaluate(measured.labels, [config.labels[i] for i in best], config.labels)
-    record = {
-        "bertstream": version("bertstream"),
-        "torch": version("torch"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **make_record(fit, plan.options, encoder, corpus, scores, measured),
-    }
-    write_classifier(folder, fit.head, record, None if frozen else checkpoint)
-    return record, scores
 
 
-def _fit(
-    plan: ClassifierPlan,
-    place: Place,
-    engine: Engine,
-    checkpoint: Checkpoint,
-    corpus: LabelledCorpus,
-    known: SegmentedCorpus,
-    config: HeadConfig,
-    stage: Stage,
-) -> Fit:
-    options = plan.options
-    if isinstance(options, FitOptions):
-        with stage("encoding", len(known.segments)) as steps:
-            rows = forward_all(engine.forward, known.segments, steps.advance)
-        with stage("fitting", options.epochs) as steps:
-            return fit_head(
-                Features(rows, known.parts),
-                corpus.labels,
-                config,
-                options,
-                lambda _: steps.advance(1),
-            )
-    learned = round((1 - options.validation) * len(known.segments))
-    with stage("fine-tuning", options.epochs * learned) as steps:
-        return fine_tune(
-            checkpoint, known, corpus.labels, config, options, place.device, advance=steps.advance
-        )
+def _evaluate(measured: LabelledCorpus, logits: torch.Tensor, labels: Sequence[str]) -> Evaluation:
+    if measured.multi_label:
+        sets = [
+            [label for label, has in zip(labels, row, strict=True) if has]
+            for row in chosen(logits).tolist()
+        ]
+        return evaluate_sets(measured.labels, sets, labels)
+    best = [labels[number] for number in logits.argmax(-1).tolist()]
+    return evaluate([label for (label,) in measured.labels], best, labels)
 
 
 def _portable(encoder: str) -> str:

@@ -33,13 +33,14 @@ class Comparison:
 
 
 def compare_predictions(
-    expected: Sequence[str], first: Sequence[str | None], second: Sequence[str | None]
+    expected: Sequence[object], first: Sequence[object], second: Sequence[object]
 ) -> Comparison:
     """Hold the predictions of two models against each other.
 
     Args:
-        expected: the label of each document.
-        first: what one model predicted for it; None where there is no prediction, which is wrong.
+        expected: the label, or the set of labels, of each document.
+        first: what one model predicted for it, likewise; None where there is no prediction, which
+            is wrong.
         second: likewise.
     """
     rows = list(zip(expected, first, second, strict=True))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from models.errors import BertstreamError
 from models.inference.batching import rectangle
@@ -27,18 +26,16 @@ from models.training.fitting import (
     Epoch,
     Fit,
     Precision,
-    balanced_weights,
     is_reduced,
-    judge,
     linear_rate,
     parameter_groups,
     require_finite,
-    split_by_label,
 )
-from models.training.segments import SegmentedCorpus, forward_all
+from models.training.objective import Split, balanced_weights, judge, losses
+from models.training.segments import Parts, SegmentedCorpus, forward_all
 
 POOL = 16
-"""Steps whose segments are sorted by length together, so that little is padding."""
+"""Steps whose documents are sorted by length together, so that little is padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +56,14 @@ class TuneOptions:
     balanced: bool = False
     """Whether rare labels count as much as common ones; see `balanced_weights`."""
     batch_size: int = 32
-    """Segments of one step."""
+    """Segments of one step; documents, where the head joins their segments."""
     epochs: int = 3
     """Most passes over the documents."""
     patience: int = 2
     """Passes without a lower validation loss after which fitting ends."""
     validation: float = 0.1
-    """Share of each label's documents that judges which pass is kept; 0: the last one is."""
+    """Share of each label's documents that judges which pass is kept; 0: the last one is. See
+    `split_by_label`."""
     last_layers: int | None = None
     """Layers of the encoder that are trained, from the last one down; None: all, and the
     embeddings."""
@@ -76,9 +74,10 @@ class TuneOptions:
 def fine_tune(
     checkpoint: Checkpoint,
     corpus: SegmentedCorpus,
-    targets: Sequence[str],
+    targets: Tensor,
     config: HeadConfig,
     options: TuneOptions,
+    split: Split,
     device: torch.device,
     report: Callable[[Epoch], None] = lambda _: None,
     advance: Callable[[int], None] = lambda _: None,
@@ -90,43 +89,37 @@ def fine_tune(
     Args:
         checkpoint: of an encoder with its pooling, as `load_encoder` gives it.
         corpus: n documents.
-        targets: their labels (n,), each one of `config.labels`.
+        targets: see `objective`.
         report: called after each pass.
         advance: called after each step with the number of its segments.
 
     Raises:
         BertstreamError: the loss is no number any more, or the device has no memory for a step.
-        ValueError: no label has two documents, or the encoder has no such layers.
+        ValueError: the encoder has no such layers.
     """
-    numbers = {label: number for number, label in enumerate(config.labels)}
-    expected = torch.tensor([numbers[target] for target in targets])  # (n,)
-    if options.validation:
-        training, validation = split_by_label(expected, options.validation, options.seed)
-    else:
-        training, validation = torch.arange(len(expected)), torch.empty(0, dtype=torch.int64)
-    known, held_out = corpus.select(training), corpus.select(validation)
+    known, held_out = corpus.select(split.training), corpus.select(split.validation)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        course = _Course(checkpoint, known, expected[training], config, options, device)
+        course = _Course(checkpoint, known, targets[split.training], config, options, device)
         epochs: list[Epoch] = []
         best: Epoch | None = None
         kept: dict[str, Tensor] = {}
         while len(epochs) < options.epochs:
             training_loss = course.run_epoch(advance)
-            judged = judge(course.classifier.predict(held_out), expected[validation])
+            judged = judge(course.classifier.predict(held_out), targets[split.validation])
             epoch = Epoch(len(epochs) + 1, training_loss, *judged)
             epochs.append(epoch)
             report(epoch)
             if epoch.improves_on(best):
                 best = epoch
-                if options.validation:
+                if len(held_out.parts):
                     kept = course.classifier.trained_weights()
             elif best is not None and epoch.number - best.number >= options.patience:
                 break
     assert best is not None
     course.classifier.load_state_dict(kept, strict=False)
     course.classifier.eval().requires_grad_(False).cpu()
-    return Fit(course.classifier.head, tuple(epochs), best, len(validation))
+    return Fit(course.classifier.head, tuple(epochs), best, len(split.validation))
 
 
 class Classifier(nn.Module):
@@ -153,24 +146,37 @@ class Classifier(nn.Module):
         self._autocast = autocast
         self.to(device)
 
-    def forward(self, segments: Sequence[Segment]) -> Tensor:
-        """Score segments: logits (n, n_labels) in float32."""
+    def forward(self, documents: Sequence[Sequence[Segment]]) -> Tensor:
+        """Score documents by their segments, one of each unless the head joins them.
+
+        Returns:
+            Logits (n, n_labels) in float32.
+        """
+        pooled = self.pool([segment for document in documents for segment in document])
+        if not self.head.config.joins_segments:
+            logits: Tensor = self.head(pooled)
+            return logits
+        sizes = torch.tensor([len(document) for document in documents])
+        owners = torch.arange(len(documents)).repeat_interleave(sizes).to(self._device)
+        return self.head.classify_documents(pooled.float(), owners, len(documents))
+
+    def pool(self, segments: Sequence[Segment]) -> Tensor:
+        """What the encoder gives for segments (n, d_model)."""
         place = partial(to_device, device=self._device)
         token_ids, mask, type_ids = rectangle(segments, self._pad_id)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            pooled = self.encoder(
+            pooled: Tensor = self.encoder(
                 place(token_ids),
                 place(mask.astype(np.int64)),
                 None if type_ids is None else place(type_ids),
             )
-        logits: Tensor = self.head(pooled)
-        return logits
+        return pooled
 
     @torch.no_grad()
     def predict(
         self, corpus: SegmentedCorpus, advance: Callable[[int], None] = lambda _: None
     ) -> Tensor:
-        """Log-probabilities of documents (n_documents, n_labels) on the CPU, as in serving.
+        """Logits of documents (n_documents, n_labels) on the CPU, as in serving.
 
         Args:
             advance: called with the number of segments that have been computed since.
@@ -178,8 +184,11 @@ class Classifier(nn.Module):
         if not corpus.segments:
             return torch.empty(0, len(self.head.labels))
         self.eval()
-        logits = forward_all(self, corpus.segments, advance)
-        return corpus.parts.aggregate(logits.log_softmax(-1))
+        pooled = forward_all(self.pool, corpus.segments, advance).to(self._device)
+        if not self.head.config.joins_segments:
+            return corpus.parts.average(self.head(pooled).cpu())
+        owners = corpus.parts.owners.to(self._device)
+        return self.head.classify_documents(pooled.float(), owners, len(corpus.parts)).cpu()
 
     def trained_weights(self) -> dict[str, Tensor]:
         """A copy of those that are being trained, on the CPU."""
@@ -203,9 +212,12 @@ class _Course:
         device: torch.device,
     ) -> None:
         self._options = options
-        self._segments = corpus.segments
-        self._shares = corpus.parts.shares.to(device)
-        self._targets = targets[corpus.parts.owners].to(device)  # (n_segments,)
+        if config.joins_segments:
+            self._rows, parts = corpus.documents(), Parts.whole(len(corpus.parts))
+        else:
+            self._rows, parts = [(segment,) for segment in corpus.segments], corpus.parts
+        self._shares = parts.shares.to(device)
+        self._targets = targets[parts.owners].to(device)  # of each row
         weights = balanced_weights(targets, len(config.labels)) if options.balanced else None
         self._weights = None if weights is None else weights.to(device)
         self._random = torch.Generator().manual_seed(options.seed)
@@ -217,7 +229,7 @@ class _Course:
             autocast=is_reduced(options.precision, device),
         )
         self._optimizer = torch.optim.AdamW(self._groups(), options.learning_rate)
-        steps = options.epochs * math.ceil(len(self._segments) / options.batch_size)
+        steps = options.epochs * math.ceil(len(self._rows) / options.batch_size)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: linear_rate(step, steps, options.warm_up)
         )
@@ -234,10 +246,10 @@ class _Course:
                 yield group | {"lr": rate}
 
     def run_epoch(self, advance: Callable[[int], None]) -> float:
-        """Go through all segments once, in random order; returns the mean loss."""
+        """Go through all rows once, in random order; returns the mean loss."""
         total = 0.0
         self.classifier.train()
-        lengths = [len(segment) for segment in self._segments]
+        lengths = [sum(map(len, segments)) for segments in self._rows]
         for batch in shuffled_batches(lengths, self._options.batch_size, self._random):
             try:
                 total += self._step(batch)
@@ -248,19 +260,18 @@ class _Course:
                     f"the device has no memory for a step of {len(batch)} segments: try a smaller "
                     "batch size"
                 ) from None
-            advance(len(batch))
+            advance(sum(len(self._rows[number]) for number in batch))
         return total / self._shares.sum().item()
 
     def _step(self, batch: list[int]) -> float:
-        """One step on segments of these numbers; returns the summed loss."""
-        losses = F.cross_entropy(
-            self.classifier([self._segments[number] for number in batch]),
+        """One step on rows of these numbers; returns the summed loss."""
+        each = losses(
+            self.classifier([self._rows[number] for number in batch]),
             self._targets[batch],
-            weight=self._weights,
-            reduction="none",
-            label_smoothing=self._options.label_smoothing,
+            self._weights,
+            self._options.label_smoothing,
         )  # (n,)
-        loss = losses @ self._shares[batch]
+        loss = each @ self._shares[batch]
         (loss / self._shares[batch].sum()).backward()  # type: ignore[no-untyped-call]
         summed = loss.item()
         require_finite(summed, self._schedule.last_epoch + 1, self._options.learning_rate)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch import nn
 
 from models.errors import BertstreamError
 from models.inference.device import computes_bfloat16
@@ -28,8 +27,9 @@ class Epoch:
     training_loss: float
     """Mean over the pass, dropout and label smoothing included."""
     validation_loss: float | None = None
-    """Negative log-likelihood of the validation documents; None: there are none."""
+    """Cross-entropy of the validation documents; None: there are none."""
     validation_accuracy: float | None = None
+    """Of a document that may have several labels, each of them must be right."""
 
     def improves_on(self, other: Epoch | None) -> bool:
         """Whether its validation loss is lower; where there is none, the later pass is better."""
@@ -48,56 +48,6 @@ class Fit:
     """The pass with the lowest validation loss, or the last one where there is no validation."""
     held_out: int
     """Documents that the best pass was found on."""
-
-
-def split_by_label(targets: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split documents at random so that each label keeps its proportion.
-
-    A label's only document is for training; of more, at least one goes to each side.
-
-    Args:
-        targets: number of each document's label (n,).
-        share: of the documents, for the second part.
-
-    Returns:
-        Numbers of the documents of both parts, ascending.
-
-    Raises:
-        ValueError: no label has two documents.
-    """
-    labels, counts = torch.unique(targets, return_counts=True)
-    if counts.max() < 2:
-        raise ValueError("no label has two documents")
-    random = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(targets), dtype=torch.bool)
-    for label, count in zip(labels, counts.tolist(), strict=True):
-        documents = (targets == label).nonzero().squeeze(1)
-        n = min(max(round(share * count), 1), count - 1)
-        held_out[documents[torch.randperm(count, generator=random)[:n]]] = True
-    return (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
-
-
-def judge(log_probs: Tensor, expected: Tensor) -> tuple[float | None, float | None]:
-    """Mean negative log-likelihood and accuracy of documents; None where there are none.
-
-    Args:
-        log_probs: (n, n_labels).
-        expected: number of each document's label (n,).
-    """
-    if not len(expected):
-        return None, None
-    accuracy = (log_probs.argmax(-1) == expected).float().mean()
-    return F.nll_loss(log_probs, expected).item(), accuracy.item()
-
-
-def balanced_weights(targets: Tensor, n_labels: int) -> Tensor:
-    """Weight of each label (n_labels,) with which all labels count as much as each other.
-
-    Args:
-        targets: number of each document's label (n,); over these the weights' mean is 1.
-    """
-    counts = torch.bincount(targets, minlength=n_labels).clamp(min=1)
-    return len(targets) / (n_labels * counts)
 
 
 def parameter_groups(weights: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

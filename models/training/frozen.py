@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from models.nn.classifier import ClassifierHead, HeadConfig
-from models.training.fitting import Epoch, Fit, balanced_weights, judge, split_by_label
+from models.nn.classifier import ClassifierHead, HeadConfig, join_segments
+from models.training.fitting import Epoch, Fit
+from models.training.objective import Split, balanced_weights, judge, losses
 from models.training.segments import Parts
 
 
@@ -35,7 +36,7 @@ class FitOptions:
     averaging: float = 0.99
     """Decay, by step, of the moving average of the weights, which is what is kept."""
     validation: float = 0.1
-    """Share of each label's documents that judges when to stop."""
+    """Share of each label's documents that judges when to stop; see `split_by_label`."""
     seed: int = 0
 
 
@@ -52,13 +53,25 @@ class Features:
         parts, kept = self.parts.select(documents)
         return Features(self.rows[kept], parts)
 
+    def join(self, config: HeadConfig) -> Features:
+        """One row for each document, where the head is to be given it at once."""
+        if not config.joins_segments:
+            return self
+        count = len(self.parts)
+        return Features(
+            join_segments(self.rows, self.parts.owners, count, config), Parts.whole(count)
+        )
+
 
 def fit_head(
     features: Features,
-    targets: Sequence[str],
+    targets: Tensor,
     config: HeadConfig,
     options: FitOptions,
+    split: Split,
     report: Callable[[Epoch], None] = lambda _: None,
+    *,
+    refit: bool = True,
 ) -> Fit:
     """Fit a head: find the best number of epochs on a validation split, then refit on everything.
 
@@ -66,14 +79,12 @@ def fit_head(
 
     Args:
         features: of n documents.
-        targets: their labels (n,), each one of `config.labels`.
+        targets: see `objective`.
         report: called after each epoch.
-
-    Raises:
-        ValueError: no label has two documents.
+        refit: or else the head is that of the last epoch on what is learned from.
     """
     with _single_thread():
-        return _fit(features, targets, config, options, report)
+        return _fit(features.join(config), targets, config, options, split, report, refit=refit)
 
 
 @contextmanager
@@ -89,21 +100,21 @@ def _single_thread() -> Iterator[None]:
 
 def _fit(
     features: Features,
-    targets: Sequence[str],
+    targets: Tensor,
     config: HeadConfig,
     options: FitOptions,
+    split: Split,
     report: Callable[[Epoch], None],
+    *,
+    refit: bool,
 ) -> Fit:
-    numbers = {label: number for number, label in enumerate(config.labels)}
-    expected = torch.tensor([numbers[target] for target in targets])  # (n,)
-    training, validation = split_by_label(expected, options.validation, options.seed)
-    known, held_out = features.select(training), features.select(validation)
+    known, held_out = features.select(split.training), features.select(split.validation)
     epochs: list[Epoch] = []
     best: Epoch | None = None
-    course = _Course(known, expected[training], config, options)
+    course = _Course(known, targets[split.training], config, options)
     while len(epochs) < options.epochs:
         training_loss = course.run_epoch()
-        judged = judge(predict(course.head(), held_out), expected[validation])
+        judged = judge(predict(course.head(), held_out), targets[split.validation])
         epoch = Epoch(len(epochs) + 1, training_loss, *judged)
         epochs.append(epoch)
         report(epoch)
@@ -112,16 +123,17 @@ def _fit(
         elif best is not None and epoch.number - best.number >= options.patience:
             break
     assert best is not None
-    course = _Course(features, expected, config, options)
-    for _ in range(best.number):
-        course.run_epoch()
-    return Fit(course.head(), tuple(epochs), best, len(validation))
+    if refit:
+        course = _Course(features, targets, config, options)
+        for _ in range(best.number):
+            course.run_epoch()
+    return Fit(course.head(), tuple(epochs), best, len(split.validation))
 
 
 @torch.inference_mode()
 def predict(head: ClassifierHead, features: Features) -> Tensor:
-    """Log-probabilities of documents (n_documents, n_labels), as in serving."""
-    return features.parts.aggregate(head(features.rows).log_softmax(-1))
+    """Logits of documents (n_documents, n_labels), as in serving."""
+    return features.parts.average(head(features.rows))
 
 
 class _Course:
@@ -176,14 +188,13 @@ class _Course:
 
     def _step(self, batch: Tensor) -> float:
         """One step on segments of these numbers (n,); returns the summed loss."""
-        losses = F.cross_entropy(
+        each = losses(
             self._network(self._rows[batch]),
             self._targets[batch],
-            weight=self._weights,
-            reduction="none",
-            label_smoothing=self._options.label_smoothing,
+            self._weights,
+            self._options.label_smoothing,
         )  # (n,)
-        loss = losses @ self._shares[batch]
+        loss = each @ self._shares[batch]
         self._optimizer.zero_grad()
         (loss / self._shares[batch].sum()).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

@@ -48,8 +48,14 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def plot_confusion(evaluation: Evaluation, file: Path) -> None:
-    """Draw the confusion matrix, each row as shares of the documents that have its label."""
+    """Draw the confusion matrix, each row as shares of the documents that have its label.
+
+    Raises:
+        ValueError: the documents may have several labels each.
+    """
     counts = evaluation.confusion
+    if counts is None:
+        raise ValueError("documents of several labels have no confusion matrix")
     names = [scores.label for scores in evaluation.labels]
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     side = min(3 + 0.5 * len(names), 24)

@@ -45,14 +45,18 @@ class Parts:
         kept = (owners >= 0).nonzero().squeeze(1)
         return Parts(owners[kept], self.shares[kept]), kept
 
-    def aggregate(self, log_probs: Tensor) -> Tensor:
+    def average(self, logits: Tensor) -> Tensor:
         """Segments (n_segments, n_labels) to documents (n_documents, n_labels), as in serving.
 
-        The mean of the log-probabilities by share, renormalised.
+        The mean by share: of logits, that of the log-probabilities but for a constant.
         """
-        total = log_probs.new_zeros(len(self), log_probs.shape[1])
-        total.index_add_(0, self.owners, log_probs * self.shares.unsqueeze(1))
-        return total.log_softmax(-1)
+        mean = logits.new_zeros(len(self), logits.shape[1])
+        return mean.index_add_(0, self.owners, logits * self.shares.unsqueeze(1))
+
+    @classmethod
+    def whole(cls, n_documents: int) -> Parts:
+        """Documents of one part each."""
+        return cls(torch.arange(n_documents), torch.ones(n_documents))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,13 @@ class SegmentedCorpus:
         """Keep the documents of these numbers (n,), ascending; they are numbered anew."""
         parts, kept = self.parts.select(documents)
         return SegmentedCorpus(tuple(self.segments[number] for number in kept.tolist()), parts)
+
+    def documents(self) -> list[tuple[Segment, ...]]:
+        """The segments of each document."""
+        documents: list[list[Segment]] = [[] for _ in range(len(self.parts))]
+        for segment, owner in zip(self.segments, self.parts.owners.tolist(), strict=True):
+            documents[owner].append(segment)
+        return [tuple(segments) for segments in documents]
 
 
 def segment_corpus(engine: Engine, corpus: LabelledCorpus) -> SegmentedCorpus:

@@ -138,6 +138,79 @@ def test_a_fine_tuned_model_is_served_from_its_folder(bertstream: Run, data: str
     assert {name: json.loads(out)[name] for name in trained} == trained
 
 
+def test_documents_of_several_labels_from_training_to_evaluation(bertstream: Run) -> None:
+    rows = [{"text": text, "labels": ["sport"]} for text in SPORT[:5]]
+    rows += [{"text": text, "labels": ["trade"]} for text in TRADE[:5]]
+    both = (" ".join(pair) for pair in zip(SPORT, TRADE, strict=True))
+    rows += [{"text": text, "labels": ["sport", "trade"]} for text in both]
+    rows += [{"text": text, "labels": []} for text in ("A recipe for soup.", "Snow fell.")]
+    Path("several.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ("--data", "several.jsonl", "--eval", "several.jsonl", "--output", "several")
+    code, out, err = bertstream("train", *QUICK, *arguments, "--json")
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert record["head"]["multi_label"]
+    assert record["data"]["labels"] == {"sport": 11, "trade": 11}
+    trained = record["evaluation"]["scores"]
+    assert "confusion" not in trained
+    assert trained["micro_f1"] > 0.8
+    arguments = ("--data", "several.jsonl", "--model", "several", "--dtype", "float32")
+    code, out, err = bertstream("evaluate", *arguments, "--json", "--against", "several")
+    assert (code, err) == (0, "")
+    measured = json.loads(out)
+    assert {name: measured[name] for name in trained} == trained
+    assert measured["comparison"]["difference"] == 0
+    code, out, err = bertstream("evaluate", *arguments)
+    assert (code, err) == (0, "")
+    assert "all labels right" in out
+    assert "micro F1" in out
+    code, _, err = bertstream("evaluate", *arguments, "--pictures", "pictures")
+    assert (code, err) == (
+        1,
+        "bertstream: --pictures are for one label a document: leave them out\n",
+    )
+    code, _, err = bertstream("evaluate", "--data", "several.jsonl")
+    assert code == 1
+    assert "the classifier has no label 'sport'" in err or "gives one label a document" in err
+
+
+def test_a_search_says_what_was_best(bertstream: Run, data: str) -> None:
+    arguments = ("--data", data, "--output", "found", "--search", "3", "--learning-rate", "0.002")
+    code, out, err = bertstream("train", *QUICK, *arguments)
+    assert (code, err) == (0, "")
+    record = json.loads(Path("found/training.json").read_text())
+    assert record["options"]["learning_rate"] == 0.002
+    assert len(record["search"]["trials"]) == 3
+    assert all("learning_rate" not in trial["options"] for trial in record["search"]["trials"])
+    assert f"trial {record['search']['best']} of 3 was the best, loss" in out
+
+
+def test_options_can_be_cross_validated(bertstream: Run, data: str) -> None:
+    arguments = ("--data", data, "--output", "crossed", "--folds", "3")
+    code, out, err = bertstream("train", *QUICK, *arguments)
+    assert (code, err) == (0, "")
+    record = json.loads(Path("crossed/training.json").read_text())
+    accuracy = record["cross_validation"]["accuracy"]
+    assert f"cross-validated in 3 parts: accuracy {accuracy:.4f}" in out
+
+
+def test_copies_are_made_of_rare_labels(bertstream: Run) -> None:
+    data = write(
+        "rare.jsonl", *((text, "sport") for text in SPORT), *((text, "trade") for text in TRADE[:2])
+    )
+    Path("synonyms.txt").write_text("profits, earnings\nbank, lender\n")
+    arguments = ("--minimum", "6", "--synonyms", "synonyms.txt", "--synonym-rate", "0.5")
+    code, out, err = bertstream(
+        "train", *QUICK, "--data", data, "--output", "rare", *arguments, "--json"
+    )
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert record["data"]["documents"] == 8
+    assert record["copies"]["made"] == 4
+    assert record["copies"]["synonym_rate"] == 0.5
+    assert record["copies"]["synonyms"]["file"] == "synonyms.txt"
+
+
 def test_scores_are_shown_as_tables(bertstream: Run, data: str) -> None:
     code, out, err = bertstream("train", *QUICK, "--data", data, "--eval", data, "--output", "head")
     assert code == 0
@@ -175,6 +248,20 @@ def test_the_encoder_of_a_folder_is_found_from_everywhere(bertstream: Run, data:
         (["--data", "data.jsonl", *QUICK, "--last-layers", "1"], 2, "leave --last-layers"),
         (["--data", "data.jsonl", *QUICK, "--validation", "0"], 2, "--validation 0"),
         (["--data", "data.jsonl", "--last-layers", "7"], 1, "builtin: it has 6 layers, not 7"),
+        (["--data", "data.jsonl", "--search", "2", "--validation", "0"], 2, "add --folds"),
+        (["--data", "data.jsonl", *QUICK, "--folds", "13"], 1, "fewer documents than 13 parts"),
+        (["--data", "data.jsonl", *QUICK, "--mask-rate", "0.1"], 2, "add --copies or --minimum"),
+        (["--data", "data.jsonl", *QUICK, "--synonyms", "no.txt"], 2, "add --copies or --minimum"),
+        (
+            ["--data", "data.jsonl", *QUICK, "--copies", "1", "--synonyms", "no.txt"],
+            1,
+            "no.txt: No such file",
+        ),
+        (
+            ["--data", "data.jsonl", "--eval", "several.jsonl", *QUICK],
+            1,
+            "its documents have `labels`",
+        ),
         (["--data", "data.jsonl", *QUICK, "--hidden", "many"], 2, "--hidden many"),
         (["--data", "data.jsonl", *QUICK, "--hidden", "16,0"], 2, "--hidden 16,0"),
         (["--data", "data.jsonl", *QUICK, "--pooling", "median"], 2, "median"),
@@ -190,6 +277,7 @@ def test_train_says_what_is_wrong_and_leaves_nothing(
 ) -> None:
     write("one.jsonl", *((text, "sport") for text in SPORT))
     write("other.jsonl", ("Snow fell.", "weather"))
+    Path("several.jsonl").write_text('{"text": "Snow fell.", "labels": ["sport"]}')
     pair: list[dict[str, Any]] = [{"text": "a", "label": "x"}, {"text": "b", "label": "x"}]
     pair += [{"text": "c", "label": "y"}]
     pair[1]["text_pair"] = "b too"

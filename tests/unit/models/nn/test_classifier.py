@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F  # noqa: N812
 
 from models.errors import ModelLoadError
-from models.nn.classifier import ClassifierHead, HeadConfig, is_head_checkpoint
+from models.nn.classifier import ClassifierHead, HeadConfig, is_head_checkpoint, join_segments
 
 
 def config(**changes: Any) -> HeadConfig:
@@ -134,3 +134,39 @@ def test_weights_must_be_there_whole_and_of_the_right_shape(tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(ModelLoadError, match="random"):
         ClassifierHead.load(tmp_path)
+
+
+def test_segments_are_joined_by_document() -> None:
+    pooled = torch.arange(14.0).view(7, 2)
+    owners = torch.tensor([0, 1, 1, 3, 3, 3, 3])
+    summed = join_segments(pooled, owners, 4, config(segments="sum"))
+    assert summed.tolist() == [[0, 1], [6, 8], [0, 0], [36, 40]]
+    joined = join_segments(pooled, owners, 4, config(segments="concatenation", slots=2))
+    assert joined.tolist() == [[0, 1, 0, 0], [2, 3, 4, 5], [0] * 4, [7, 8, 11, 12]]
+
+
+def test_every_segment_of_a_concatenation_counts() -> None:
+    four = config(segments="concatenation", slots=4)
+    for count in range(1, 23):
+        pooled = torch.randn(count, 3, generator=torch.Generator().manual_seed(count))
+        pooled.requires_grad_(True)
+        joined = join_segments(pooled, torch.zeros(count, dtype=torch.int64), 1, four)
+        assert joined.shape == (1, 12)
+        joined.sum().backward()
+        assert pooled.grad is not None
+        assert bool((pooled.grad > 0).all())
+        used = joined.view(4, 3).abs().sum(1) > 0
+        assert used.tolist() == [True] * min(count, 4) + [False] * max(0, 4 - count)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"segments": "median"}, "segments: 'median' is not one of"),
+        ({"slots": 0}, "slots: 0 do not share"),
+        ({"slots": 3}, "slots: 3 do not share"),
+    ],
+)
+def test_a_join_that_cannot_be_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(**fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,19 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.txt").mkdir()
     with pytest.raises(CorpusError, match="directory"):
         list(read_documents(tmp_path / "b.txt"))
+
+
+def test_several_labels_are_a_list_or_names_with_semicolons(tmp_path: Path) -> None:
+    expected = [("a", "b c"), (), ("2",)]
+    rows = [{"text": "x", "labels": labels} for labels in (["a", "b c", "a"], None, [2])]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.csv").write_text("labels,text\na; b c;a,x\n,x\n2,x\n")
+    lists = pyarrow.array([["a", "b c"], None, ["2"]])
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": ["x"] * 3, "labels": lists}), tmp_path / "a.parquet"
+    )
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        assert [document.labels for document in read_documents(tmp_path / name)] == expected
+    (tmp_path / "b.csv").write_text("label,text\na;b,x\n")
+    [document] = read_documents(tmp_path / "b.csv")
+    assert (document.label, document.labels) == ("a;b", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,15 @@ from models.inference.checkpoint import Checkpoint, load_checkpoint, load_encode
 from models.inference.engine import Engine
 from models.inference.tasks import Document, Prediction
 from models.inference.transformer import Trust
-from models.nn.classifier import ClassifierHead, HeadConfig
-from models.training.classifier_run import ClassifierPlan, Place, run
-from models.training.evaluate import evaluate
+from models.nn.classifier import ClassifierHead, Combination, HeadConfig
+from models.training.classifier_run import ClassifierPlan, Copies, Place, run
+from models.training.evaluate import evaluate, evaluate_sets
 from models.training.finetune import Classifier, TuneOptions, fine_tune, shuffled_batches
-from models.training.fitting import Epoch, Fit, judge, split_by_label
+from models.training.fitting import Epoch, Fit
+from models.training.frozen import FitOptions
 from models.training.labelled import LabelledCorpus
-from models.training.segments import SegmentedCorpus, segment_corpus
+from models.training.objective import judge, make_targets, split_by_label
+from models.training.segments import segment_corpus
 from tests.checkpoints import FAMILIES, save_checkpoint
 
 WriteCorpus = Callable[[str, Mapping[str, Sequence[str]]], Path]
@@ -40,14 +43,22 @@ class Material:
         corpus = LabelledCorpus.read(data)
         engine = engine_of(self.checkpoint)
         self.corpus = segment_corpus(engine, corpus)
-        self.labels = corpus.labels
         self.config = HeadConfig(
             encoder="encoder", layers=(32, 2), labels=("sport", "trade"), dropout=0.1
         )
+        self.targets = make_targets(corpus.labels, self.config.labels, multi_label=False)
 
     def tune(self, options: TuneOptions = OPTIONS, **arguments: Any) -> Fit:
+        split = split_by_label(self.targets, options.validation, options.seed)
         return fine_tune(
-            self.checkpoint, self.corpus, self.labels, self.config, options, CPU, **arguments
+            self.checkpoint,
+            self.corpus,
+            self.targets,
+            self.config,
+            options,
+            split,
+            CPU,
+            **arguments,
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -80,9 +91,8 @@ def test_learns_what_can_be_learned(material: Material) -> None:
     fit = material.tune(
         replace(OPTIONS, epochs=12, validation=0), report=seen.append, advance=steps.append
     )
-    best = material.predict(fit).argmax(-1).tolist()
-    assert sorted(set(material.labels)) == ["sport", "trade"]
-    assert [("sport", "trade")[number] for number in best] == list(material.labels)
+    assert sorted(set(material.targets.tolist())) == [0, 1]
+    assert torch.equal(material.predict(fit).argmax(-1), material.targets)
     assert tuple(seen) == fit.epochs
     assert (fit.best, fit.held_out) == (fit.epochs[-1], 0)
     assert fit.best.validation_loss is None
@@ -115,10 +125,9 @@ def test_the_weights_of_the_best_pass_are_kept(material: Material) -> None:
     options = replace(OPTIONS, epochs=40, learning_rate=2e-2, validation=0.3)
     fit = material.tune(options)
     assert len(fit.epochs) == fit.best.number + options.patience < 40
-    numbers = torch.tensor([material.config.labels.index(label) for label in material.labels])
-    _, held_out = split_by_label(numbers, 0.3, options.seed)
+    held_out = split_by_label(material.targets, 0.3, options.seed).validation
     assert fit.held_out == len(held_out)
-    loss, accuracy = judge(material.predict(fit)[held_out], numbers[held_out])
+    loss, accuracy = judge(material.predict(fit)[held_out], material.targets[held_out])
     assert loss == pytest.approx(fit.best.validation_loss)
     assert accuracy == fit.best.validation_accuracy
 
@@ -162,12 +171,9 @@ def test_a_document_counts_as_one_however_many_segments(material: Material) -> N
     material.config = config
     material.checkpoint.model.config.attention_probs_dropout_prob = 0.0
     fit = material.tune(options)
-    numbers = torch.tensor([config.labels.index(label) for label in material.labels])
-    segments = SegmentedCorpus(material.corpus.segments, parts)
-    logits = torch.cat(
-        [Classifier(material.checkpoint, fit.head, CPU)([one]) for one in segments.segments]
-    ).log_softmax(-1)
-    losses = -logits[torch.arange(len(logits)), numbers[parts.owners]]
+    classifier = Classifier(material.checkpoint, fit.head, CPU)
+    logits = torch.cat([classifier([(one,)]) for one in material.corpus.segments]).log_softmax(-1)
+    losses = -logits[torch.arange(len(logits)), material.targets[parts.owners]]
     assert fit.best.training_loss == pytest.approx((losses @ parts.shares).item() / 14, rel=1e-4)
 
 
@@ -205,8 +211,85 @@ def test_every_family_is_served_as_it_was_measured(
     corpus = LabelledCorpus.read(data)
     outcomes = served.predict([Document(document.text) for document in corpus.documents])
     predicted = [one.label for one in outcomes if isinstance(one, Prediction)]
-    assert evaluate(corpus.labels, predicted, corpus.classes).facts() == scores.facts()
+    expected = [label for (label,) in corpus.labels]
+    assert evaluate(expected, predicted, corpus.classes).facts() == scores.facts()
     before = load_encoder(str(encoder), pooling).model.state_dict()
     after = load_encoder(str(tmp_path / "tuned" / "encoder"), pooling).model.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert ClassifierHead.load(tmp_path / "tuned").config.encoder == "encoder"
+
+
+@pytest.mark.parametrize(("segments", "slots"), [("sum", 1), ("concatenation", 3)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_joined_segments_are_served_as_they_were_measured(
+    tmp_path: Path, data: Path, segments: Combination, slots: int, frozen: bool
+) -> None:
+    encoder = save_checkpoint(tmp_path / "encoder", "bert")
+    plan = ClassifierPlan(
+        data=data,
+        options=FitOptions(epochs=5) if frozen else replace(OPTIONS, epochs=2),
+        evaluation=data,
+        encoder=str(encoder),
+        hidden=(8,),
+        segments=segments,
+        slots=slots,
+    )
+    record, scores = run(plan, tmp_path / "tuned", PLACE)
+    assert record["head"]["layers"] == (32 * slots, 8, 2)
+    assert scores is not None
+    served = engine_of(load_checkpoint(str(tmp_path / "tuned")))
+    assert served.describe()["aggregation"] == segments
+    assert served.describe()["labels"] == ["sport", "trade"]
+    corpus = LabelledCorpus.read(data)
+    outcomes = served.predict([Document(document.text) for document in corpus.documents])
+    predicted = [one.label for one in outcomes if isinstance(one, Prediction)]
+    assert max(one.segments for one in outcomes if isinstance(one, Prediction)) > 1
+    expected = [label for (label,) in corpus.labels]
+    assert evaluate(expected, predicted, corpus.classes).facts() == scores.facts()
+
+
+def test_independent_labels_are_learned_and_served(
+    tmp_path: Path, topics: dict[str, list[str]]
+) -> None:
+    """Sport has its label, trade has none, and both together have both."""
+    rows: list[dict[str, Any]] = []
+    for sport, trade in zip(topics["sport"], topics["trade"], strict=True):
+        rows.append({"text": sport, "labels": ["sport", "short"]})
+        rows.append({"text": trade, "labels": ["short"]})
+        rows.append({"text": f"{sport} {trade} {sport} {trade}", "labels": ["sport"]})
+        rows.append({"text": f"{trade} {trade} {trade} {trade}", "labels": []})
+    data = tmp_path / "labels.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    plan = ClassifierPlan(
+        data=data,
+        options=replace(OPTIONS, epochs=40, validation=0),
+        evaluation=data,
+        encoder=str(save_checkpoint(tmp_path / "encoder", "bert")),
+    )
+    record, scores = run(plan, tmp_path / "tuned", PLACE)
+    assert record["head"]["multi_label"]
+    assert scores is not None
+    assert scores.accuracy > 0.8
+    served = engine_of(load_checkpoint(str(tmp_path / "tuned")))
+    assert served.describe()["task"] == "multi-label-classification"
+    outcomes = served.predict([Document(row["text"]) for row in rows])
+    predictions = [one for one in outcomes if isinstance(one, Prediction)]
+    assert all(one.label is None for one in predictions)
+    expected, predicted = [row["labels"] for row in rows], [one.labels for one in predictions]
+    assert evaluate_sets(expected, predicted, ["short", "sport"]).facts() == scores.facts()
+
+
+def test_copies_are_learned_from_beside_their_originals(tmp_path: Path, data: Path) -> None:
+    plan = ClassifierPlan(
+        data=data,
+        options=replace(OPTIONS, epochs=1),
+        encoder=str(save_checkpoint(tmp_path / "encoder", "bert")),
+        copies=Copies(of_each=2, rates={"mask_rate": 0.2}),
+    )
+    record, _ = run(plan, tmp_path / "tuned", PLACE)
+    assert record["copies"]["made"] == 2 * record["data"]["documents"] == 28
+    assert record["held_out"] == 2
+    plain = replace(plan, copies=None)
+    other, _ = run(plain, tmp_path / "plain", PLACE)
+    assert other["copies"] is None
+    assert record["best"]["training_loss"] != other["best"]["training_loss"]

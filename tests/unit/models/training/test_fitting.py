@@ -8,34 +8,10 @@ import torch
 from models.errors import BertstreamError
 from models.training.fitting import (
     Epoch,
-    balanced_weights,
     linear_rate,
     parameter_groups,
     require_finite,
-    split_by_label,
 )
-
-
-def test_split_keeps_the_proportions_of_labels() -> None:
-    targets = torch.tensor([0] * 100 + [1] * 50 + [2] * 2 + [3])
-    training, validation = split_by_label(targets, 0.1, seed=3)
-    assert torch.equal(torch.cat([training, validation]).sort().values, torch.arange(153))
-    assert targets[validation].bincount(minlength=4).tolist() == [10, 5, 1, 0]
-    assert torch.equal(validation, split_by_label(targets, 0.1, seed=3)[1])
-    assert not torch.equal(validation, split_by_label(targets, 0.1, seed=4)[1])
-
-
-def test_split_needs_two_documents_of_a_label() -> None:
-    with pytest.raises(ValueError, match="two documents"):
-        split_by_label(torch.tensor([0, 1, 2]), 0.1, seed=0)
-
-
-def test_balanced_weights_let_labels_count_the_same() -> None:
-    targets = torch.tensor([0] * 6 + [1] * 3 + [3])
-    weights = balanced_weights(targets, 4)
-    assert weights[targets].mean().item() == pytest.approx(10 * 3 / 4 / 10)
-    counted = [weights[label].item() * (targets == label).sum().item() for label in (0, 1, 3)]
-    assert counted == pytest.approx([2.5, 2.5, 2.5])
 
 
 def test_the_rate_rises_and_falls_evenly() -> None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
-from models.nn.classifier import HeadConfig
-from models.training.fitting import Epoch
+from models.nn.classifier import Combination, HeadConfig
+from models.training.fitting import Epoch, Fit
 from models.training.frozen import Features, FitOptions, fit_head, predict
+from models.training.objective import chosen, make_targets, split_by_label
 from models.training.segments import Parts
 
 Blobs = tuple[Features, list[str]]
 
 CONFIG = HeadConfig(encoder="builtin", layers=(16, 8, 3), labels=("a", "b", "c"), dropout=0.2)
 OPTIONS = FitOptions(epochs=30, batch_size=16, patience=5)
+
+
+def fit_on(
+    features: Features,
+    labels: Sequence[str],
+    config: HeadConfig,
+    options: FitOptions,
+    report: Callable[[Epoch], None] = lambda _: None,
+) -> Fit:
+    targets = make_targets([(one,) for one in labels], config.labels, multi_label=False)
+    split = split_by_label(targets, options.validation, options.seed)
+    return fit_head(features, targets, config, options, split, report)
 
 
 def accuracy(head: object, features: Features, labels: list[str]) -> float:
@@ -30,7 +44,7 @@ def accuracy(head: object, features: Features, labels: list[str]) -> float:
 )
 def test_learns_what_can_be_learned(blobs: Blobs, config: HeadConfig) -> None:
     features, labels = blobs
-    fit = fit_head(features, labels, config, OPTIONS)
+    fit = fit_on(features, labels, config, OPTIONS)
     assert not fit.head.training
     assert fit.head.config == config
     assert accuracy(fit.head, features, labels) > 0.97
@@ -42,10 +56,10 @@ def test_learns_what_can_be_learned(blobs: Blobs, config: HeadConfig) -> None:
 def test_the_same_seed_gives_the_same_head(blobs: Blobs) -> None:
     options = replace(OPTIONS, epochs=3)
     torch.manual_seed(1)
-    one = fit_head(*blobs, CONFIG, options)
+    one = fit_on(*blobs, CONFIG, options)
     torch.manual_seed(2)
-    two = fit_head(*blobs, CONFIG, options)
-    three = fit_head(*blobs, CONFIG, replace(options, seed=1))
+    two = fit_on(*blobs, CONFIG, options)
+    three = fit_on(*blobs, CONFIG, replace(options, seed=1))
     weights = [fit.head.state_dict() for fit in (one, two, three)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert one.epochs == two.epochs
@@ -57,7 +71,7 @@ def test_stops_when_nothing_improves(blobs: Blobs) -> None:
     random = torch.Generator().manual_seed(0)
     shuffled = [labels[i] for i in torch.randperm(len(labels), generator=random)]
     epochs: list[Epoch] = []
-    fit = fit_head(features, shuffled, CONFIG, replace(OPTIONS, epochs=500), epochs.append)
+    fit = fit_on(features, shuffled, CONFIG, replace(OPTIONS, epochs=500), epochs.append)
     assert tuple(epochs) == fit.epochs
     assert [epoch.number for epoch in epochs] == list(range(1, len(epochs) + 1))
     assert len(epochs) == fit.best.number + OPTIONS.patience < 500
@@ -80,7 +94,35 @@ def test_rare_labels_can_count_as_much_as_common_ones() -> None:
     options = replace(OPTIONS, epochs=60, learning_rate=1e-2, label_smoothing=0.0)
     shares = {}
     for balanced in (False, True):
-        fit = fit_head(features, labels, config, replace(options, balanced=balanced))
-        shares[balanced] = predict(fit.head, features).exp().mean(0)[1].item()
+        fit = fit_on(features, labels, config, replace(options, balanced=balanced))
+        shares[balanced] = predict(fit.head, features).softmax(-1).mean(0)[1].item()
     assert shares[False] == pytest.approx(0.1, abs=0.05)
     assert shares[True] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("segments", "slots"), [("sum", 1), ("concatenation", 2)])
+def test_segments_can_be_joined_before_the_head(
+    blobs: Blobs, segments: Combination, slots: int
+) -> None:
+    features, labels = blobs
+    config = replace(CONFIG, layers=(16 * slots, 8, 3), segments=segments, slots=slots)
+    joined = features.join(config)
+    assert joined.rows.shape == (240, 16 * slots)
+    assert torch.equal(joined.parts.owners, torch.arange(240))
+    fit = fit_on(features, labels, config, OPTIONS)
+    assert accuracy(fit.head, joined, labels) > 0.9
+    assert features.join(CONFIG) is features
+
+
+def test_independent_labels_are_learned(blobs: Blobs) -> None:
+    """Of the three, c comes with a wherever b is not."""
+    features, labels = blobs
+    sets = [{"a": ("a", "c"), "b": ("b",), "c": ()}[label] for label in labels]
+    config = replace(CONFIG, multi_label=True)
+    targets = make_targets(sets, config.labels, multi_label=True)
+    options = replace(OPTIONS, balanced=True, epochs=60)
+    split = split_by_label(targets, 0.1, 0)
+    fit = fit_head(features, targets, config, options, split)
+    assert fit.best.validation_accuracy is not None
+    assert fit.best.validation_accuracy > 0.9
+    assert chosen(predict(fit.head, features)).eq(targets).all(1).float().mean() > 0.95

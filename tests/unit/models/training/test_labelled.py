@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from models.errors import CorpusError
+from models.text.augmentation import Copy
 from models.training.labelled import LabelledCorpus
 
 
@@ -20,7 +22,8 @@ def read(tmp_path: Path, content: str) -> LabelledCorpus:
 def test_labels_stand_beside_the_documents(tmp_path: Path) -> None:
     corpus = read(tmp_path, "text,label\none,b\ntwo,a\nthree,b\n")
     assert [document.text for document in corpus.documents] == ["one", "two", "three"]
-    assert corpus.labels == ("b", "a", "b")
+    assert corpus.labels == (("b",), ("a",), ("b",))
+    assert not corpus.multi_label
     assert corpus.classes == ("a", "b")
     corpus.require_several()
     corpus.require(["c", "b", "a"])
@@ -47,6 +50,44 @@ def test_every_document_has_a_text_and_a_label(tmp_path: Path, content: str, sai
         read(tmp_path, content)
 
 
+def test_documents_may_have_any_number_of_labels(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "text,labels\none,b; a\ntwo,\nthree,b\n")
+    assert corpus.multi_label
+    assert corpus.labels == (("b", "a"), (), ("b",))
+    assert corpus.classes == ("a", "b")
+    corpus.require_several()
+    with pytest.raises(CorpusError, match="line 2: the classifier has no label 'a', only b"):
+        corpus.require(["b"])
+    assert corpus.describe()["labels"] == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([{"labels": ["a"]}, {"label": "a"}], "line 2: no `labels`, which the first document has"),
+        ([{"label": "a"}, {"labels": ["a"]}], "line 2: `labels`, where the first document has a"),
+        ([{"label": "a", "labels": ["a"]}], "line 1: `label` and `labels`; give one"),
+        ([{"labels": {"a": 1}}], "line 1: `labels` is no list"),
+        ([{"labels": ["a", 1.5]}], "line 1: `labels` is neither a string nor a whole number"),
+    ],
+)
+def test_labels_of_all_documents_are_given_in_one_way(
+    tmp_path: Path, lines: list[dict[str, object]], said: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": "one", **line}) for line in lines))
+    with pytest.raises(CorpusError, match=said):
+        LabelledCorpus.read(path)
+
+
+def test_copies_have_all_of_their_originals_but_the_text(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "text,label,text_pair\none,a,uno\ntwo,b,due\n")
+    longer = corpus.with_copies([Copy(1, "tow"), Copy(0, "noe")])
+    assert longer.labels == (("a",), ("b",), ("b",), ("a",))
+    texts = [(document.text, document.text_pair) for document in longer.documents]
+    assert texts == [("one", "uno"), ("two", "due"), ("tow", "due"), ("noe", "uno")]
+
+
 def test_labels_that_a_classifier_lacks_are_refused(tmp_path: Path) -> None:
     corpus = read(tmp_path, "text,label\none,a\ntwo,sprots\n")
     with pytest.raises(
@@ -60,6 +101,9 @@ def test_labels_that_a_classifier_lacks_are_refused(tmp_path: Path) -> None:
     [
         ("text,label\none,a\ntwo,a\n", "all documents have the label 'a'"),
         ("text,label\none,a\ntwo,b\n", "no two documents"),
+        ("text,labels\none,a\ntwo,a\n", "all documents have the same labels"),
+        ("text,labels\none,\ntwo,\n", "all documents have the same labels"),
+        ("text,labels\none,a\ntwo,b\n", "no two documents"),
     ],
 )
 def test_too_little_to_learn_from(tmp_path: Path, content: str, said: str) -> None:

@@ -8,12 +8,19 @@ from models.inference.tasks import Segment
 from models.training.segments import Parts, SegmentedCorpus, forward_all
 
 
-def test_segments_are_aggregated_by_share() -> None:
+def test_segments_are_averaged_by_share() -> None:
     parts = Parts(torch.tensor([0, 0, 1]), torch.tensor([0.75, 0.25, 1]))
-    log_probs = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]).log()
-    mean = 0.75 * log_probs[0] + 0.25 * log_probs[1]
-    expected = torch.stack([mean.log_softmax(-1), log_probs[2]])
-    torch.testing.assert_close(parts.aggregate(log_probs), expected)
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([0.75 * logits[0] + 0.25 * logits[1], logits[2]])
+    torch.testing.assert_close(parts.average(logits), expected)
+    log_probs = parts.average(logits.log_softmax(-1)).log_softmax(-1)
+    torch.testing.assert_close(parts.average(logits).log_softmax(-1), log_probs)
+
+
+def test_documents_are_their_segments_in_order() -> None:
+    segments = tuple(Segment([number], None, 1) for number in range(4))
+    corpus = SegmentedCorpus(segments, Parts(torch.tensor([0, 1, 1, 2]), torch.ones(4)))
+    assert corpus.documents() == [segments[:1], segments[1:3], segments[3:]]
 
 
 def test_selected_documents_are_numbered_anew() -> None:
