@@ -31,6 +31,7 @@ COMMANDS = {
     "pretrain": "Pretrain a BERT on documents.",
     "train": "Train a classifier on labelled documents.",
     "evaluate": "Measure a classifier on labelled documents, or two.",
+    "export": "Export a model to ONNX for other runtimes.",
     "bench": "Measure documents a second and latency.",
     "settings": "Show every setting and its meaning.",
     "doctor": "Say what is wrong, and how to mend it.",
