@@ -11,6 +11,7 @@ import typer
 
 from app.cli.console import err, out, print_json, progress
 from app.cli.scores import print_scores
+from app.errors import BertstreamError
 from app.settings import BUILTIN_MODEL, load_settings
 
 if TYPE_CHECKING:
@@ -274,7 +275,10 @@ def train(
         trust=Trust(remote_code=settings.trust_remote_code, pickle=settings.allow_pickle),
         segment_overlap=settings.segment_overlap,
     )
-    record, scores = run(plan, output, place, _stage)
+    try:
+        record, scores = run(plan, output, place, _stage)
+    except KeyboardInterrupt:
+        raise BertstreamError(f"stopped; nothing is left of {output}") from None
     if as_json:
         print_json(record)
         return

@@ -19,7 +19,7 @@ from transformers import AutoConfig, BertConfig, BertForPreTraining, BertModel
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 from models.errors import ModelLoadError, one_line
-from models.quiet import quiet_transformers
+from models.quiet import quiet_transformers, save_quietly
 
 LAYOUT = {
     "transformer.": "bert.",
@@ -178,8 +178,7 @@ class Pretraining(nn.Module):
             ValueError: a block was replaced by one that this layout has no place for.
             OSError: the disk refuses.
         """
-        with quiet_transformers():
-            self.to_transformers().save_pretrained(folder)
+        save_quietly(self.to_transformers(), folder)
 
 
 def _initialized(head: nn.Module, config: BertConfig) -> nn.Module:

@@ -18,7 +18,7 @@ from models.errors import BertstreamError
 from models.inference.checkpoint import Checkpoint
 from models.inference.sentence_modules import MODULES_NAME
 from models.nn.classifier import ClassifierHead
-from models.quiet import quiet_transformers
+from models.quiet import save_quietly
 from models.training.evaluate import Evaluation
 from models.training.finetune import TuneOptions
 from models.training.fitting import Fit
@@ -124,9 +124,7 @@ def _write_encoder(folder: Path, encoder: Checkpoint) -> None:
         left = file.name.endswith(".index.json") or file.name == MODULES_NAME
         if file.suffix in BESIDE_WEIGHTS and file.is_file() and not left:
             shutil.copy(file, folder)
-    model: Any = encoder.model
-    with quiet_transformers():
-        model.save_pretrained(folder)
+    save_quietly(encoder.model, folder)
 
 
 def write_card(record: Mapping[str, Any]) -> str:
