@@ -1,8 +1,10 @@
-"""Evaluations and comparisons as tables."""
+"""Evaluations, comparisons and trainings as a reader wants them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -65,3 +67,33 @@ def print_embeddings(compared: EmbeddingComparison, first: str, second: str) -> 
         for name, share in zip((first, second), compared.same_label, strict=True):
             add_row(rows, f"of these, with the document's label: {name}", f"{share:.4f}")
     out.print(rows)
+
+
+def print_training(record: Mapping[str, Any], folder: Path) -> None:
+    """Say what was tried before, which pass was kept, and how it did."""
+    if (search := record.get("search")) is not None:
+        best = search["trials"][search["best"] - 1]
+        options = ", ".join(
+            f"{name.replace('_', '-')} "
+            + (f"{value:.3g}" if isinstance(value, float) else str(value))
+            for name, value in best["options"].items()
+        )
+        out.print(
+            f"trial {search['best']} of {len(search['trials'])} was the best, loss "
+            f"{best['loss']:.4f}, accuracy {best['accuracy']:.4f}: {options}",
+            markup=False,
+        )
+    if (crossed := record.get("cross_validation")) is not None:
+        out.print(
+            f"cross-validated in {crossed['folds']} parts: accuracy {crossed['accuracy']:.4f} "
+            f"(standard error {crossed['standard_error']:.4f})",
+            markup=False,
+        )
+    kept = record["best"]
+    found = (
+        f"; accuracy {kept['validation_accuracy']:.4f} on the {record['held_out']:,} documents "
+        "that were held out to find this number"
+        if record["held_out"]
+        else ""
+    )
+    out.print(f"{folder}: {kept['number']} epochs{found}", markup=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from app.cli.console import err, out, print_json, progress
-from app.cli.scores import print_scores
+from app.cli.console import err, print_json, progress
+from app.cli.scores import print_scores, print_training
 from app.errors import BertstreamError
 from app.settings import BUILTIN_MODEL, load_settings
 
@@ -287,17 +287,7 @@ def train(
         if repeated := record["evaluation"]["also_learned"]:
             remark = f"{repeated:,} of these documents are in {data} too: the scores flatter"
             err.print(remark, markup=False)
-    _print_choices(record)
-    best = record["best"]
-    out.print(f"{output}: {best['number']} epochs", end="", markup=False)
-    if record["held_out"]:
-        out.print(
-            f"; accuracy {best['validation_accuracy']:.4f} on the {record['held_out']:,} documents "
-            "that were held out to find this number",
-            end="",
-            markup=False,
-        )
-    out.print()
+    print_training(record, output)
 
 
 @contextmanager
@@ -328,29 +318,6 @@ def _copies(
     if rates or synonyms is not None:
         raise typer.BadParameter("no copies are made: add --copies or --minimum")
     return None
-
-
-def _print_choices(record: dict[str, Any]) -> None:
-    """Say what was tried and measured before."""
-    if (search := record.get("search")) is not None:
-        best = search["trials"][search["best"] - 1]
-        options = ", ".join(
-            f"{name.replace('_', '-')} {value:.3g}"
-            if isinstance(value, float)
-            else f"{name} {value}"
-            for name, value in best["options"].items()
-        )
-        out.print(
-            f"trial {search['best']} of {len(search['trials'])} was the best, loss "
-            f"{best['loss']:.4f}, accuracy {best['accuracy']:.4f}: {options}",
-            markup=False,
-        )
-    if (crossed := record.get("cross_validation")) is not None:
-        out.print(
-            f"cross-validated in {crossed['folds']} parts: accuracy {crossed['accuracy']:.4f} "
-            f"(standard error {crossed['standard_error']:.4f})",
-            markup=False,
-        )
 
 
 def _widths(hidden: str) -> list[int]:

@@ -145,6 +145,8 @@ def write_card(record: Mapping[str, Any]) -> str:
             f"head ({layers}), fine-tuned with `bertstream train`"
             + ("." if last is None else f", the last {last} layers of the encoder.")
         )
+    if head["multi_label"]:
+        how += " A document may have any number of the labels."
     lines = [
         f"# Classifier: {', '.join(head['labels'])}",
         "",

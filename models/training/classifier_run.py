@@ -156,7 +156,7 @@ def run(
             facts["cross_validation"] = training.cross_validate(options, config, plan.folds).facts()
         fit = training.fit(options, config)
     except ValueError as error:
-        raise BertstreamError(f"{plan.encoder}: {error}") from None
+        raise BertstreamError(str(error)) from None
     scores = None
     if measured is not None and unknown is not None:
         logits = training.predict(fit.head, unknown, "measuring")

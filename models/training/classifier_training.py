@@ -211,3 +211,4 @@ class ClassifierTraining:
             self._begin = {name: weight.cpu().clone() for name, weight in weights.items()}
         else:
             self._checkpoint.model.load_state_dict(self._begin)
+            self._checkpoint.model.zero_grad()  # a training that failed has left its own

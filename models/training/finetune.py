@@ -313,9 +313,9 @@ def train_last_layers(model: nn.Module, last: int | None) -> None:
         (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers), None
     )
     if layers is None:
-        raise ValueError("its layers cannot be told from each other; train all, or none")
+        raise ValueError("the encoder's layers cannot be told apart; train all, or none")
     if last > len(layers):
-        raise ValueError(f"it has {len(layers)} layers, not {last}")
+        raise ValueError(f"the encoder has {len(layers)} layers, not {last}")
     first = next(layers[len(layers) - last].parameters())
     for weight in model.parameters():
         if weight is first:

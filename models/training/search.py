@@ -49,7 +49,8 @@ def search(
 ) -> tuple[Options, HeadConfig, dict[str, Any]]:
     """Try options, the given ones first, and choose those of the lowest validation loss.
 
-    A trial that does worse than half of those before it, at the same place, is ended.
+    A trial that does worse than half of those before it, at the same place, is ended; one whose
+    loss is no number any more, or that the memory does not suffice for, has failed.
 
     Args:
         folds: parts of a cross-validation that judges; None: the share of the documents that is
@@ -60,7 +61,7 @@ def search(
         The best options, and what came of each trial as JSON takes it.
 
     Raises:
-        BertstreamError: see `ClassifierTraining.fit`; Optuna is not installed.
+        BertstreamError: all trials have failed, or Optuna is not installed.
         ValueError: nothing is left to search for, or see `ClassifierTraining.fit`.
     """
     try:
@@ -72,14 +73,23 @@ def search(
     space = {k: v for k, v in SPACES[type(options)].items() if k not in fixed}
     if not space:
         raise ValueError("every option that could be searched for is given")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=STARTUP),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
     )
     study.enqueue_trial(_given(options, config, space), skip_if_exists=True)
 
+    failures: list[BertstreamError] = []
+
     def objective(trial: Any) -> float:
+        try:
+            return judged(trial)
+        except BertstreamError as error:
+            failures.append(error)
+            raise
+
+    def judged(trial: Any) -> float:
         tried, head = _with(options, config, {k: _suggest(trial, k, v) for k, v in space.items()})
         what = f"trial {trial.number + 1} of {trials}, "
 
@@ -104,7 +114,9 @@ def search(
         trial.set_user_attr("accuracy", best.validation_accuracy)
         return best.validation_loss
 
-    study.optimize(objective, n_trials=trials)
+    study.optimize(objective, n_trials=trials, catch=BertstreamError)
+    if len(failures) == trials:
+        raise failures[-1]
     best = study.best_trial
     record = {
         "folds": folds,
@@ -115,7 +127,7 @@ def search(
                 "options": trial.params,
                 "loss": trial.value,
                 "accuracy": trial.user_attrs.get("accuracy"),
-                "ended_early": trial.state == optuna.trial.TrialState.PRUNED,
+                "state": trial.state.name.lower(),
             }
             for trial in study.trials
         ],

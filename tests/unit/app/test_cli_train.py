@@ -247,7 +247,7 @@ def test_the_encoder_of_a_folder_is_found_from_everywhere(bertstream: Run, data:
     [
         (["--data", "data.jsonl", *QUICK, "--last-layers", "1"], 2, "leave --last-layers"),
         (["--data", "data.jsonl", *QUICK, "--validation", "0"], 2, "--validation 0"),
-        (["--data", "data.jsonl", "--last-layers", "7"], 1, "builtin: it has 6 layers, not 7"),
+        (["--data", "data.jsonl", "--last-layers", "7"], 1, "the encoder has 6 layers, not 7"),
         (["--data", "data.jsonl", "--search", "2", "--validation", "0"], 2, "add --folds"),
         (["--data", "data.jsonl", *QUICK, "--folds", "13"], 1, "fewer documents than 13 parts"),
         (["--data", "data.jsonl", *QUICK, "--mask-rate", "0.1"], 2, "add --copies or --minimum"),

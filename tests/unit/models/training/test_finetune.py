@@ -139,7 +139,7 @@ def test_the_last_layers_alone(material: Material) -> None:
     assert changed
     assert {name.partition(".attention")[0].partition(".")[0] for name in changed} == {"encoder"}
     assert all(name.startswith("encoder.layer.1.") for name in changed)
-    with pytest.raises(ValueError, match="it has 2 layers, not 3"):
+    with pytest.raises(ValueError, match="the encoder has 2 layers, not 3"):
         material.tune(replace(OPTIONS, last_layers=3))
 
 

@@ -140,3 +140,25 @@ def test_options_are_cross_validated_without_a_search(tmp_path: Path, data: Path
     assert crossed["folds"] == len(crossed["accuracies"]) == 2
     assert crossed["accuracy"] == pytest.approx(sum(crossed["accuracies"]) / 2)
     assert "search" not in record
+
+
+def test_a_trial_that_fails_is_not_the_best(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At such a rate the loss is soon no number; the given one is the first trial's."""
+    monkeypatch.setitem(SPACES, TuneOptions, {"learning_rate": (1e-4, 1e30)})
+    options = replace(TUNE, learning_rate=1e-4, epochs=20, warm_up=0.0, clip=1e30)
+    plan = ClassifierPlan(
+        data=data,
+        options=options,
+        encoder=str(save_checkpoint(tmp_path / "encoder", "bert")),
+        trials=3,
+    )
+    record, _ = run(plan, tmp_path / "found", PLACE)
+    assert [trial["state"] for trial in record["search"]["trials"]].count("failed") >= 1
+    assert record["search"]["trials"][record["search"]["best"] - 1]["state"] == "complete"
+    monkeypatch.setitem(SPACES, TuneOptions, {"learning_rate": (1e29, 1e30)})
+    plan = replace(plan, options=replace(options, learning_rate=1e30))
+    with pytest.raises(BertstreamError, match="the loss is no number any more"):
+        run(plan, tmp_path / "none", PLACE)
+    assert not (tmp_path / "none").exists()
