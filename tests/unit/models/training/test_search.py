@@ -155,7 +155,7 @@ def test_a_trial_that_fails_is_not_the_best(
         trials=3,
     )
     record, _ = run(plan, tmp_path / "found", PLACE)
-    assert [trial["state"] for trial in record["search"]["trials"]].count("failed") >= 1
+    assert [trial["state"] for trial in record["search"]["trials"]].count("fail") >= 1
     assert record["search"]["trials"][record["search"]["best"] - 1]["state"] == "complete"
     monkeypatch.setitem(SPACES, TuneOptions, {"learning_rate": (1e29, 1e30)})
     plan = replace(plan, options=replace(options, learning_rate=1e30))
