@@ -14,6 +14,8 @@ from app.settings import PREFIX, Settings
 
 Captured = pytest.CaptureFixture[str]
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 
 def run(*arguments: str) -> int:
     """Run the command line in this process; the exit code."""
@@ -21,14 +23,6 @@ def run(*arguments: str) -> int:
         main(arguments)
     assert isinstance(end.value.code, int)
     return end.value.code
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `.env` and no settings of whoever runs the tests."""
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"{PREFIX}{name.upper()}", raising=False)
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy() -> None:

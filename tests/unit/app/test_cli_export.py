@@ -10,33 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main
-from app.settings import PREFIX, Settings
+from app.settings import PREFIX
 from tests.checkpoints import save_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `.env` and no settings of whoever runs the tests."""
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"{PREFIX}{name.upper()}", raising=False)
-
-
-@pytest.fixture
-def bertstream(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process: exit code, and all that reaches stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        assert isinstance(end.value.code, int)
-        captured = capfd.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def test_the_built_in_model_is_exported_by_default(bertstream: Run) -> None:

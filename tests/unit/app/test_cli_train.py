@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from app.cli import main
-from app.settings import PREFIX, Settings
 from models.nn.classifier import ClassifierHead
 from tests.checkpoints import save_checkpoint
 
-Captured = pytest.CaptureFixture[str]
+Run = Callable[..., tuple[int, str, str]]
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 SPORT = [
     "The goalkeeper saved two penalties and the home side won the cup final.",
@@ -34,31 +34,6 @@ TRADE = [
     "The carmaker agreed to buy its smaller rival for two billion. " * 40,
 ]
 QUICK = ("--frozen-encoder", "--epochs", "20", "--hidden", "16")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `.env` and no settings of whoever runs the tests."""
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"{PREFIX}{name.upper()}", raising=False)
-
-
-@pytest.fixture
-def bertstream(capsys: Captured) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in this process: exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        assert isinstance(end.value.code, int)
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
-
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def write(name: str, *documents: tuple[str, str]) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from transformers import AutoModel, AutoTokenizer
 
-from app.cli import main
 from models.inference.registry import ModelRegistry
 from models.inference.tasks import Document, Prediction
 from models.training.run_folder import RunLog
@@ -21,19 +20,6 @@ OPTIONS = (
     *("--steps", "4", "--batch-size", "4", "--length", "32", "--vocabulary", "300"),
     *("--checkpoint-every", "2", "--validate-every", "2", "--held-out", "0.2"),
 )
-
-
-@pytest.fixture
-def bertstream(capfd: pytest.CaptureFixture[str]) -> Run:
-    """The command line: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
 
 
 @pytest.fixture
