@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import AutoConfig, BertConfig, BertForPreTraining, BertModel
@@ -144,14 +145,14 @@ class Pretraining(nn.Module):
             ModelLoadError: it is no folder of a BERT, or its files are malformed.
         """
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            if not isinstance(config, BertConfig):
-                raise ModelLoadError(f"{folder} holds a {config.model_type}, not a bert")
             with quiet_transformers():
+                config = AutoConfig.from_pretrained(folder, local_files_only=True)
+                if not isinstance(config, BertConfig):
+                    raise ModelLoadError(f"{folder} holds a {config.model_type}, not a bert")
                 model = BertForPreTraining.from_pretrained(
                     folder, config=config, dtype=torch.float32, local_files_only=True
                 )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder}: {one_line(error)}") from error
         return cls.from_transformers(model)
 

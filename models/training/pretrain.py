@@ -99,6 +99,17 @@ class Validation:
     examples: int
 
 
+def require_full_passes(batch_size: int, accumulation: int, accelerator: Accelerator) -> None:
+    """See that each pass of a step, in each process, has an example.
+
+    Raises:
+        BertstreamError: one has none.
+    """
+    passes = accumulation * accelerator.num_processes
+    if batch_size < passes:
+        raise BertstreamError(f"a batch of {batch_size} is less than its {passes} passes")
+
+
 def pretrain(
     block: Pretraining,
     data: PretrainingData,
@@ -119,9 +130,7 @@ def pretrain(
             a step has fewer examples than passes.
         ValueError: the corpus has no examples.
     """
-    passes = options.accumulation * accelerator.num_processes
-    if options.batch_size < passes:
-        raise BertstreamError(f"a batch of {options.batch_size} is less than its {passes} passes")
+    require_full_passes(options.batch_size, options.accumulation, accelerator)
     groups = parameter_groups(block.parameters(), options.weight_decay)
     optimizer = torch.optim.AdamW(groups, options.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(

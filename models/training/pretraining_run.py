@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -27,7 +28,13 @@ from models.text.vocabulary import Kind, train_tokenizer
 from models.training.checkpoint import CARD_NAME, RECORD_NAME
 from models.training.fitting import Precision, is_reduced
 from models.training.pictures import plot_curves
-from models.training.pretrain import PretrainOptions, Step, Validation, pretrain
+from models.training.pretrain import (
+    PretrainOptions,
+    Step,
+    Validation,
+    pretrain,
+    require_full_passes,
+)
 from models.training.pretraining_data import IGNORED, PretrainingData, share_of_commonest
 from models.training.run_checkpoints import RunCheckpoints
 from models.training.run_folder import (
@@ -37,6 +44,7 @@ from models.training.run_folder import (
     LOG,
     RunLog,
     begin,
+    gone_on_error,
     write_atomically,
     write_card,
 )
@@ -127,28 +135,32 @@ def run(
         The record of the run; None in processes other than the main one.
 
     Raises:
-        BertstreamError: the plan or a file is at fault, or the disk refuses; the last checkpoint
-            is whole then.
+        BertstreamError: the plan or a file is at fault, and a new folder is gone; or the disk
+            refuses, and the last checkpoint is whole.
     """
     accelerator = _accelerator(plan.precision)
+    require_full_passes(plan.batch_size, plan.accumulation, accelerator)
     asked = plan.facts()
-    if accelerator.is_main_process:
+    main = accelerator.is_main_process
+    if main:
         begin(folder, asked, resume=resume)
-        _prepare(plan, folder, display)
-    accelerator.wait_for_everyone()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    corpus, withheld = open_prepared(folder / DATA)
-    try:
-        data, held_out = (_data(plan, one, tokenizer) for one in (corpus, withheld))
-        options = _options(plan, data.count())
-        set_seed(plan.seed)
-        block = _block(plan, tokenizer)
-        set_seed(plan.seed, device_specific=True)  # dropout is another in each process
-    except ValueError as error:
-        raise BertstreamError(str(error)) from None
+    with gone_on_error(folder) if main and not resume else nullcontext():
+        if main:
+            _prepare(plan, folder, display)
+        accelerator.wait_for_everyone()
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        corpus, withheld = open_prepared(folder / DATA)
+        try:
+            data, held_out = (_data(plan, one, tokenizer) for one in (corpus, withheld))
+            options = _options(plan, data.count())
+            set_seed(plan.seed)
+            block = _block(plan, tokenizer)
+            set_seed(plan.seed, device_specific=True)  # dropout is another in each process
+        except ValueError as error:
+            raise BertstreamError(str(error)) from None
     checkpoints = RunCheckpoints(folder / CHECKPOINTS, accelerator)
     validated = held_out if held_out.count() else None
-    if not accelerator.is_main_process:
+    if not main:
         pretrain(block, data, validated, options, accelerator, checkpoints)
         return None
     log = RunLog(folder / LOG, checkpoints.last_step)

@@ -13,7 +13,9 @@ the rest           a checkpoint folder of transformers, `training.json` and a mo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,16 @@ def begin(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
         raise BertstreamError(f"{folder} cannot be made: {error.strerror}") from None
     except ValueError as error:
         raise BertstreamError(f"{file} cannot be read: {error}") from None
+
+
+@contextmanager
+def gone_on_error(folder: Path) -> Iterator[None]:
+    """Leave no folder to be in the way of a run that is asked for again, and rightly."""
+    try:
+        yield
+    except BertstreamError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _same(folder: Path, before: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -158,3 +158,11 @@ def test_what_is_no_bert_is_refused(tmp_path: Path) -> None:
         Pretraining.load(save_checkpoint(tmp_path / "electra", "electra"))
     with pytest.raises(ModelLoadError, match="missing"):
         Pretraining.load(tmp_path / "missing")
+
+
+def test_weights_that_were_cut_short_are_refused(config: BertConfig, tmp_path: Path) -> None:
+    Pretraining(config).save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelLoadError, match="incomplete metadata"):
+        Pretraining.load(tmp_path)

@@ -137,6 +137,7 @@ def test_what_cannot_be_is_said_in_a_line(
     assert (code, out) == (1, "")
     assert message in said
     assert said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,7 @@ def test_bad_text_is_said_in_a_line(
     assert (code, out) == (1, "")
     assert message in said
     assert said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_in_use_is_left_alone(bertstream: Run, text: Path, tmp_path: Path) -> None:
