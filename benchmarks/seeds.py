@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("options", nargs="+", help="of `bertstream train`, with --eval, behind --")
     add_outputs(parser)
     given = parser.parse_args(arguments)
+    if "--eval" not in given.options:
+        parser.error("give --eval FILE behind --")
     records = [train(given.folder / f"seed-{n}", n, given.options) for n in range(given.seeds)]
     scores = [record["evaluation"]["scores"] for record in records]
     text = markdown(
@@ -47,10 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(folder: Path, seed: int, options: Sequence[str]) -> dict[str, Any]:
     """Train under one seed, unless it was; returns its record."""
-    record = folder / "training.json"
+    record, asked = folder / "training.json", folder / "asked.json"
     if not record.exists():
         command = (sys.executable, "-m", "app.cli", "train", "--output", str(folder))
         subprocess.run((*command, "--seed", str(seed), *options), check=True)
+        asked.write_text(json.dumps(list(options)), encoding="utf-8")
+    elif json.loads(asked.read_text(encoding="utf-8")) != list(options):
+        raise SystemExit(f"{folder} was trained with other options; choose another folder")
     facts: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     return facts
 

@@ -72,6 +72,8 @@ def evaluate(
     from models.training.labelled import LabelledCorpus
 
     corpus = LabelledCorpus.read(data)
+    if pictures is not None and corpus.multi_label:
+        raise BertstreamError("--pictures are for one label a document: leave them out")
     evaluations: list[tuple[Answers, Evaluation]] = []
     for name in (model, *([] if against is None else [against])):
         if through_kafka:

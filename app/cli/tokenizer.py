@@ -32,9 +32,9 @@ def tokenizer(
 ) -> None:
     """Train a tokenizer on documents, for `bertstream pretrain` and for transformers."""
     from models.errors import BertstreamError
+    from models.folders import check_output
     from models.text.corpora import read_texts
     from models.text.vocabulary import train_tokenizer
-    from models.training.checkpoint import check_output
 
     check_output(output)
     with progress() as display:

@@ -29,10 +29,11 @@ HEAD: dict[bool, dict[str, Any]] = {
 """What the head is like unless it is said, on a frozen encoder and otherwise."""
 SEARCH = "Search"
 COPIES = "Altered copies of the documents, to learn from too"
-Rate = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Share of the words.", rich_help_panel=COPIES),
-]
+LARGEST_SEED = 2**32 - 1
+
+
+def _rate(what: str) -> Any:
+    return typer.Option(min=0, max=1, help=what, rich_help_panel=COPIES)
 
 
 def train(
@@ -88,8 +89,11 @@ def train(
         ),
     ] = "average",
     slots: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Segments that a concatenation tells apart.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Segments that a concatenation tells apart. (default: 4)"
+        ),
+    ] = None,
     activation: Annotated[Activation, typer.Option(help="After a hidden layer.")] = "gelu",
     dropout: Annotated[
         float | None,
@@ -111,7 +115,11 @@ def train(
         bool, typer.Option("--balanced", help="Let rare labels count as much as common ones.")
     ] = False,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Segments of one step.  (default: 32; frozen: 64)")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Segments of one step, or documents if joined.  (default: 32; frozen: 64)",
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -133,10 +141,14 @@ def train(
         ),
     ] = 0.1,
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="auto: bfloat16 where the hardware computes it; frozen: float32."),
-    ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
+        Literal["auto", "float32", "bfloat16"] | None,
+        typer.Option(
+            help="auto: bfloat16 where the hardware computes it. (default: auto; frozen: float32)"
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Of all that is drawn at random.")
+    ] = 0,
     trials: Annotated[
         int,
         typer.Option(
@@ -177,16 +189,19 @@ def train(
         ),
     ] = None,
     synonym_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Share of the words that have synonyms.", rich_help_panel=COPIES
-        ),
+        float | None, _rate("Share of the words with synonyms. (default: 0.1)")
     ] = None,
-    deletion_rate: Rate = None,
-    swap_rate: Rate = None,
-    noise_rate: Rate = None,
-    unknown_rate: Rate = None,
-    mask_rate: Rate = None,
+    deletion_rate: Annotated[
+        float | None, _rate("Share of the words that go. (default: 0.1)")
+    ] = None,
+    swap_rate: Annotated[
+        float | None, _rate("Share that changes places with the next. (default: 0.1)")
+    ] = None,
+    noise_rate: Annotated[float | None, _rate("Share that is misspelt. (default: 0)")] = None,
+    unknown_rate: Annotated[
+        float | None, _rate("Share that becomes the unknown token. (default: 0)")
+    ] = None,
+    mask_rate: Annotated[float | None, _rate("Share that becomes the mask. (default: 0)")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record of the training as one JSON object.")
     ] = False,
@@ -204,11 +219,17 @@ def train(
     from models.training.finetune import TuneOptions
     from models.training.frozen import FitOptions
 
-    if frozen_encoder and (last_layers is not None or head_learning_rate is not None):
+    whole = {
+        "--last-layers": last_layers,
+        "--head-learning-rate": head_learning_rate,
+        "--precision": precision,
+    }
+    if frozen_encoder and (useless := list(_given(whole))):
         raise typer.BadParameter(
-            "--frozen-encoder trains no layers but the head: leave --last-layers and "
-            "--head-learning-rate out"
+            f"--frozen-encoder trains nothing but the head: leave {', '.join(useless)} out"
         )
+    if slots is not None and segments != "concatenation":
+        raise typer.BadParameter("--slots are those of --segments concatenation")
     if frozen_encoder and not validation:
         raise typer.BadParameter("--validation 0 is not for --frozen-encoder")
     if trials and not validation and folds is None:
@@ -236,7 +257,7 @@ def train(
             **shared,
             head_learning_rate=head_learning_rate,
             last_layers=last_layers,
-            precision=precision,
+            precision=precision or "auto",
         )
     )
     plan = ClassifierPlan(
@@ -250,7 +271,7 @@ def train(
         activation=activation,
         dropout=head["dropout"] if dropout is None else dropout,
         segments=segments,
-        slots=slots,
+        slots=slots or 4,
         copies=_copies(
             copies,
             minimum,
@@ -313,6 +334,8 @@ def _copies(
 ) -> Copies | None:
     from models.training.classifier_run import Copies
 
+    if "synonym_rate" in rates and synonyms is None:
+        raise typer.BadParameter("--synonym-rate is of --synonyms FILE: give both")
     if of_each or minimum:
         return Copies(of_each=of_each, minimum=minimum, synonyms=synonyms, rates=rates)
     if rates or synonyms is not None:

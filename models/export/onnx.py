@@ -10,8 +10,6 @@ import io
 import json
 import logging
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -30,6 +28,7 @@ from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from models.errors import BertstreamError, one_line, shortened
+from models.folders import check_output, new_folder
 from models.inference.agreement import PARAGRAPH
 from models.inference.batching import rectangle
 from models.inference.checkpoint import Checkpoint, load_checkpoint
@@ -39,7 +38,6 @@ from models.inference.tasks import Aggregation, Segment, Task
 from models.inference.transformer import PADDING_DISTURBS, Trust
 from models.quiet import quiet_transformers
 from models.text.tokenizer import Tokenizer
-from models.training.checkpoint import check_output
 
 Floats = NDArray[np.float32]
 Batches = list[list[Segment]]
@@ -131,33 +129,27 @@ def export_onnx(
     report = progress or (lambda _: None)
     check_output(folder)
     checkpoint = load_checkpoint(spec, trust=trust, progress=report)
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     try:
         _refuse_special(checkpoint)
         report(f"{spec}: exporting")
         program = _export(checkpoint, opset)
-        partial.mkdir()
-        _save(program, checkpoint, partial / MODEL_NAME)
-        del program  # it holds the weights as well
-        report(f"{spec}: checking")
-        check = check_file(checkpoint, partial / MODEL_NAME)
-        _save_tokenizer(checkpoint, trust, partial)
-        record = {
-            **_describe(checkpoint, spec, aggregation, segment_overlap),
-            "opset": opset,
-            "files": {path.name: path.stat().st_size for path in sorted(partial.iterdir())},
-            "check": check.facts(),
-            **{name: version(name) for name in ("bertstream", "torch", "onnx", "onnxscript")},
-        }
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        (partial / RECORD_NAME).write_text(text, encoding="utf-8")
-        partial.rename(folder)
-    except OSError as error:
-        raise BertstreamError(f"{folder} cannot be written: {error.strerror or error}") from None
+        with new_folder(folder) as partial:
+            _save(program, checkpoint, partial / MODEL_NAME)
+            del program  # it holds the weights as well
+            report(f"{spec}: checking")
+            check = check_file(checkpoint, partial / MODEL_NAME)
+            _save_tokenizer(checkpoint, trust, partial)
+            record = {
+                **_describe(checkpoint, spec, aggregation, segment_overlap),
+                "opset": opset,
+                "files": {path.name: path.stat().st_size for path in sorted(partial.iterdir())},
+                "check": check.facts(),
+                **{name: version(name) for name in ("bertstream", "torch", "onnx", "onnxscript")},
+            }
+            text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+            (partial / RECORD_NAME).write_text(text, encoding="utf-8")
     except BertstreamError as error:
         raise BertstreamError(f"{spec}: {error}") from error.__cause__
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return record
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -222,7 +222,7 @@ def _load_sentence_encoder(modules: SentenceModules, trust: Trust) -> Checkpoint
 def _load_head(folder: Path, find: Callable[[str], Path], trust: Trust) -> Checkpoint:
     head = ClassifierHead.load(folder)
     encoder_folder = _encoder_folder(folder, head.config.encoder, find)
-    described = {k: v for k, v in asdict(head.config).items() if k != "encoder"}
+    described = {k: v for k, v in head.config.facts().items() if k != "encoder"}
     joins = head.config.joins_segments
     return _load_frozen(
         encoder_folder,

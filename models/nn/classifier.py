@@ -24,6 +24,9 @@ from models.errors import ModelLoadError
 CONFIG_NAME = "classifier.json"
 WEIGHTS_NAME = "classifier.safetensors"
 FORMAT = 1
+FORMAT_OF_JOINS = 2
+"""Of heads that join segments: who knows format 1 alone would serve them segment by segment."""
+JOIN = ("segments", "slots")
 
 Pooling = Literal["mean", "cls", "pooled"]
 """Mean over the real tokens, first token, or the encoder's own `pooler_output`."""
@@ -100,9 +103,15 @@ class HeadConfig:
         """Whether it is given a document at once, rather than each of its segments."""
         return self.segments != "average"
 
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON takes it; of segments only where they are joined."""
+        facts = asdict(self)
+        return facts if self.joins_segments else {k: v for k, v in facts.items() if k not in JOIN}
+
     def to_json(self) -> str:
         """The text of `classifier.json`."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        facts = {"format": FORMAT_OF_JOINS if self.joins_segments else FORMAT, **self.facts()}
+        return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> HeadConfig:
@@ -112,8 +121,11 @@ class HeadConfig:
             ValueError: it is no JSON, of another format, or a field is missing or malformed.
         """
         values = json.loads(text)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise ValueError(f"it is no head of format {FORMAT}; a newer bertstream may read it")
+        if not isinstance(values, dict) or values.get("format") not in (FORMAT, FORMAT_OF_JOINS):
+            raise ValueError(
+                f"it is no head of format {FORMAT} or {FORMAT_OF_JOINS}; a newer bertstream may "
+                "read it"
+            )
         missing = {"encoder", "layers", "labels"} - values.keys()
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))}: missing")

@@ -75,7 +75,7 @@ class Augmentation:
     """Words of the longest phrase in `synonyms`."""
 
     def __post_init__(self) -> None:
-        for name in (option.name for option in fields(self) if option.name.endswith("_rate")):
+        for name in RATES:
             rate = getattr(self, name)
             if not 0 <= rate <= 1:
                 raise ValueError(f"`{name}` is a share from 0 to 1, not {rate}")
@@ -132,6 +132,9 @@ class Augmentation:
         if self.mask_token and lots.random() < self.mask_rate:
             return self.mask_token
         return _misspelt(word, lots) if lots.random() < self.noise_rate else word
+
+
+RATES = tuple(option.name for option in fields(Augmentation) if option.name.endswith("_rate"))
 
 
 def augment(

@@ -7,14 +7,13 @@ the folder `encoder`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.errors import BertstreamError
+from models.folders import new_folder
 from models.inference.checkpoint import Checkpoint
 from models.inference.sentence_modules import MODULES_NAME
 from models.nn.classifier import ClassifierHead
@@ -30,24 +29,6 @@ CARD_NAME = "README.md"
 ENCODER_NAME = "encoder"
 BESIDE_WEIGHTS = frozenset({".json", ".model", ".py", ".txt"})
 """Endings of the files of an encoder that are copied: configuration, tokenizer, code of its own."""
-
-
-def check_output(folder: Path) -> None:
-    """Refuse a folder that is in use, before any work is done.
-
-    Raises:
-        BertstreamError: it holds something, or cannot be made.
-    """
-    try:
-        if folder.is_dir() and not any(folder.iterdir()):
-            return
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BertstreamError(f"{folder} cannot be made: {error.strerror}") from None
-    if os.path.lexists(folder):
-        raise BertstreamError(f"{folder} exists; choose another folder, or remove it")
-    if not os.access(folder.parent, os.W_OK | os.X_OK):
-        raise BertstreamError(f"{folder} cannot be made: {folder.parent} is not writable")
 
 
 def make_record(
@@ -101,19 +82,13 @@ def write_classifier(
     Raises:
         BertstreamError: the disk refuses, or the folder came to be in use meanwhile.
     """
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
-    try:
+    with new_folder(folder) as partial:
         head.save(partial)
         if encoder is not None:
             _write_encoder(partial / ENCODER_NAME, encoder)
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (partial / RECORD_NAME).write_text(text, encoding="utf-8")
         (partial / CARD_NAME).write_text(write_card(record), encoding="utf-8")
-        partial.rename(folder)
-    except OSError as error:
-        raise BertstreamError(f"{folder} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_encoder(folder: Path, encoder: Checkpoint) -> None:

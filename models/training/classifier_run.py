@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from models.errors import BertstreamError, CorpusError
+from models.folders import check_output
 from models.inference.checkpoint import BUILTIN, load_encoder
 from models.inference.engine import Engine
 from models.inference.transformer import Trust
 from models.nn.classifier import Combination, HeadConfig, Pooling
-from models.text.augmentation import Augmentation, augment, read_synonyms
+from models.text.augmentation import RATES, Augmentation, augment, read_synonyms
 from models.text.corpora import file_facts
 from models.text.tokenizer import Tokenizer
-from models.training.checkpoint import ENCODER_NAME, check_output, make_record, write_classifier
+from models.training.checkpoint import ENCODER_NAME, make_record, write_classifier
 from models.training.classifier_training import ClassifierTraining, Material
 from models.training.evaluate import Evaluation, evaluate, evaluate_sets
 from models.training.finetune import TuneOptions
@@ -72,29 +73,23 @@ class Copies:
     synonyms: Path | None = None
     """A list of them; see `read_synonyms`."""
 
-    def augmentation(self, tokenizer: Tokenizer) -> Augmentation:
+    def augmentation(
+        self, tokenizer: Tokenizer, synonyms: Mapping[str, tuple[str, ...]]
+    ) -> Augmentation:
         """How they are altered, in the tokens of an encoder.
 
         Raises:
-            CorpusError: the list cannot be read.
-            ValueError: a rate cannot be.
+            BertstreamError: a rate cannot be, or the encoder lacks the token that it is of.
         """
-        return Augmentation(
-            synonyms={} if self.synonyms is None else read_synonyms(self.synonyms),
-            unknown_token=tokenizer.unknown_token,
-            mask_token=tokenizer.mask_token,
-            **self.rates,
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
-        listed = None if self.synonyms is None else file_facts(self.synonyms)
-        return {
-            "of_each": self.of_each,
-            "minimum": self.minimum,
-            **self.rates,
-            "synonyms": listed,
-        }
+        try:
+            return Augmentation(
+                synonyms=synonyms,
+                unknown_token=tokenizer.unknown_token,
+                mask_token=tokenizer.mask_token,
+                **self.rates,
+            )
+        except ValueError as error:
+            raise BertstreamError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +120,8 @@ def run(
     corpus = LabelledCorpus.read(plan.data)
     corpus.require_several()
     measured = None if plan.evaluation is None else _read_measured(plan.evaluation, corpus)
+    listed = None if plan.copies is None else plan.copies.synonyms
+    synonyms = {} if listed is None else read_synonyms(listed)
     with stage("loading", None) as steps:
         checkpoint = load_encoder(plan.encoder, plan.pooling, trust=place.trust, progress=steps.say)
     engine = Engine(
@@ -135,38 +132,35 @@ def run(
         segment_overlap=place.segment_overlap,
     )
     encoder = engine.describe()
-    try:
-        material = _material(plan, engine, checkpoint.tokenizer, corpus)
-    except ValueError as error:
-        raise BertstreamError(str(error)) from None
-    unknown = None if measured is None else segment_corpus(engine, measured)
+    augmentation = None
+    if plan.copies is not None:
+        augmentation = plan.copies.augmentation(checkpoint.tokenizer, synonyms)
+    material = _material(plan, engine, augmentation, corpus)
+    measured_segments = None if measured is None else segment_corpus(engine, measured)
     width = engine.forward(material.corpus.segments[:1]).shape[1]
     config = _head(plan, width, corpus)
     training = ClassifierTraining(checkpoint, engine, material, place.device, stage)
     options = plan.options
     facts: dict[str, Any] = {}
-    try:
-        if plan.trials:
-            from models.training.search import search
+    if plan.trials:
+        from models.training.search import search
 
-            options, config, facts["search"] = search(
-                training, options, config, plan.trials, plan.folds, plan.fixed
-            )
-        elif plan.folds is not None:
-            facts["cross_validation"] = training.cross_validate(options, config, plan.folds).facts()
-        fit = training.fit(options, config)
-    except ValueError as error:
-        raise BertstreamError(str(error)) from None
+        options, config, facts["search"] = search(
+            training, options, config, plan.trials, plan.folds, plan.fixed
+        )
+    elif plan.folds is not None:
+        facts["cross_validation"] = training.cross_validate(options, config, plan.folds).facts()
+    fit = training.fit(options, config)
     scores = None
-    if measured is not None and unknown is not None:
-        logits = training.predict(fit.head, unknown, "measuring")
+    if measured is not None and measured_segments is not None:
+        logits = training.predict(fit.head, measured_segments, "measuring")
         scores = _evaluate(measured, logits, config.labels)
     record = {
         "bertstream": version("bertstream"),
         "torch": version("torch"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **make_record(fit, options, encoder, corpus, scores, measured),
-        "copies": None if plan.copies is None else plan.copies.facts() | {"made": material.copies},
+        "copies": None if augmentation is None else _copies(plan, augmentation, material),
         **facts,
     }
     frozen = isinstance(options, FitOptions)
@@ -192,15 +186,18 @@ def _read_measured(path: Path, corpus: LabelledCorpus) -> LabelledCorpus:
 
 
 def _material(
-    plan: ClassifierPlan, engine: Engine, tokenizer: Tokenizer, corpus: LabelledCorpus
+    plan: ClassifierPlan,
+    engine: Engine,
+    augmentation: Augmentation | None,
+    corpus: LabelledCorpus,
 ) -> Material:
     """The documents, and their copies behind them, as the training takes them."""
     whole, origins = corpus, list(range(len(corpus.documents)))
-    if plan.copies is not None:
+    if plan.copies is not None and augmentation is not None:
         copies = augment(
             [document.text for document in corpus.documents],
             corpus.labels,
-            plan.copies.augmentation(tokenizer),
+            augmentation,
             minimum=plan.copies.minimum,
             copies=plan.copies.of_each,
             seed=plan.options.seed,
@@ -212,6 +209,19 @@ def _material(
         make_targets(whole.labels, corpus.classes, multi_label=corpus.multi_label),
         torch.tensor(origins),
     )
+
+
+def _copies(plan: ClassifierPlan, augmentation: Augmentation, material: Material) -> dict[str, Any]:
+    """How copies were made, as JSON takes it."""
+    assert plan.copies is not None
+    listed = plan.copies.synonyms
+    return {
+        "of_each": plan.copies.of_each,
+        "minimum": plan.copies.minimum,
+        "made": material.copies,
+        **{name: getattr(augmentation, name) for name in RATES},
+        "synonyms": None if listed is None else file_facts(listed),
+    }
 
 
 def _head(plan: ClassifierPlan, width: int, corpus: LabelledCorpus) -> HeadConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.errors import BertstreamError
 from models.inference.checkpoint import Checkpoint
 from models.inference.engine import Engine
 from models.nn.classifier import ClassifierHead, HeadConfig
 from models.training.finetune import Classifier, TuneOptions, fine_tune
 from models.training.fitting import Epoch, Fit
 from models.training.frozen import Features, FitOptions, fit_head
-from models.training.objective import folds_by_label, judge, split_by_label
+from models.training.objective import judge
 from models.training.segments import SegmentedCorpus, forward_all
+from models.training.splits import folds_by_label, split_by_label
 from models.training.stages import Stage
 
 Report = Callable[[Epoch], None]
@@ -116,11 +118,16 @@ class ClassifierTraining:
             refit: see `fit_head`.
 
         Raises:
-            BertstreamError: the loss is no number any more, or the memory does not suffice.
-            ValueError: no label has two documents, or the encoder has no such layers.
+            BertstreamError: the loss is no number any more, the memory does not suffice, no label
+                has two documents, or the encoder has no such layers.
         """
         material = self._material if documents is None else self._material.select(documents)
-        split = split_by_label(material.targets, options.validation, options.seed, material.origins)
+        try:
+            split = split_by_label(
+                material.targets, options.validation, options.seed, material.origins
+            )
+        except ValueError as error:
+            raise BertstreamError(f"{what}nothing can be held out: {error}") from None
         if isinstance(options, FitOptions):
             features = self._encoded() if documents is None else self._encoded().select(documents)
             with self._stage(f"{what}fitting", options.epochs) as steps:
@@ -171,16 +178,17 @@ class ClassifierTraining:
             report: called after each part with its number from 1, and all parts so far.
 
         Raises:
-            BertstreamError: see `fit`.
-            ValueError: likewise, or there are fewer documents than parts.
+            BertstreamError: see `fit`; or there are fewer documents than parts.
         """
         if folds > len(self._material.targets) - self._material.copies:
-            raise ValueError(f"there are fewer documents than {folds} parts")
+            raise BertstreamError(f"there are fewer documents than {folds} parts")
         losses: list[float] = []
         accuracies: list[float] = []
-        for number, fold in enumerate(self._folds(folds, options.seed), 1):
+        material = self._material
+        parts = folds_by_label(material.targets, folds, options.seed, material.origins)
+        for number, fold in enumerate(parts, 1):
             fit = self.fit(options, config, fold.training, what=f"{what}part {number} of {folds}, ")
-            held_out = self._material.select(fold.validation)
+            held_out = material.select(fold.validation)
             logits = self.predict(
                 fit.head, held_out.corpus, f"{what}part {number} of {folds}, measuring"
             )
@@ -191,9 +199,6 @@ class ClassifierTraining:
             accuracies.append(accuracy)
             report(number, CrossValidation(tuple(losses), tuple(accuracies)))
         return CrossValidation(tuple(losses), tuple(accuracies))
-
-    def _folds(self, count: int, seed: int) -> Iterator[Any]:
-        return folds_by_label(self._material.targets, count, seed, self._material.origins)
 
     def _encoded(self) -> Features:
         """What the frozen encoder gives for all documents."""

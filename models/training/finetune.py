@@ -31,8 +31,9 @@ from models.training.fitting import (
     parameter_groups,
     require_finite,
 )
-from models.training.objective import Split, balanced_weights, judge, losses
+from models.training.objective import balanced_weights, judge, losses
 from models.training.segments import Parts, SegmentedCorpus, forward_all
+from models.training.splits import Split
 
 POOL = 16
 """Steps whose documents are sorted by length together, so that little is padding."""
@@ -94,8 +95,8 @@ def fine_tune(
         advance: called after each step with the number of its segments.
 
     Raises:
-        BertstreamError: the loss is no number any more, or the device has no memory for a step.
-        ValueError: the encoder has no such layers.
+        BertstreamError: the loss is no number any more, the device has no memory for a step, or the
+            encoder has no such layers.
     """
     known, held_out = corpus.select(split.training), corpus.select(split.validation)
     with torch.random.fork_rng():
@@ -107,6 +108,7 @@ def fine_tune(
         while len(epochs) < options.epochs:
             training_loss = course.run_epoch(advance)
             judged = judge(course.classifier.predict(held_out), targets[split.validation])
+            require_finite(judged[0] or 0.0, course.steps, options.learning_rate)
             epoch = Epoch(len(epochs) + 1, training_loss, *judged)
             epochs.append(epoch)
             report(epoch)
@@ -234,6 +236,11 @@ class _Course:
             self._optimizer, lambda step: linear_rate(step, steps, options.warm_up)
         )
 
+    @property
+    def steps(self) -> int:
+        """Steps that were made."""
+        return int(self._schedule.last_epoch)
+
     def _groups(self) -> Iterator[dict[str, Any]]:
         options = self._options
         head_rate = options.head_learning_rate or options.learning_rate
@@ -251,16 +258,17 @@ class _Course:
         self.classifier.train()
         lengths = [sum(map(len, segments)) for segments in self._rows]
         for batch in shuffled_batches(lengths, self._options.batch_size, self._random):
+            segments = sum(len(self._rows[number]) for number in batch)
             try:
                 total += self._step(batch)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 raise BertstreamError(
-                    f"the device has no memory for a step of {len(batch)} segments: try a smaller "
+                    f"the device has no memory for a step of {segments} segments: try a smaller "
                     "batch size"
                 ) from None
-            advance(sum(len(self._rows[number]) for number in batch))
+            advance(segments)
         return total / self._shares.sum().item()
 
     def _step(self, batch: list[int]) -> float:
@@ -274,7 +282,7 @@ class _Course:
         loss = each @ self._shares[batch]
         (loss / self._shares[batch].sum()).backward()  # type: ignore[no-untyped-call]
         summed = loss.item()
-        require_finite(summed, self._schedule.last_epoch + 1, self._options.learning_rate)
+        require_finite(summed, self.steps + 1, self._options.learning_rate)
         nn.utils.clip_grad_norm_(self.classifier.parameters(), self._options.clip)
         self._optimizer.step()
         self._schedule.step()
@@ -302,7 +310,7 @@ def train_last_layers(model: nn.Module, last: int | None) -> None:
         last: number of layers, 1 or more; None: everything.
 
     Raises:
-        ValueError: it has fewer layers, or none that can be told.
+        BertstreamError: it has fewer layers, or none that can be told.
     """
     model.requires_grad_(True)
     if last is None:
@@ -313,9 +321,9 @@ def train_last_layers(model: nn.Module, last: int | None) -> None:
         (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers), None
     )
     if layers is None:
-        raise ValueError("the encoder's layers cannot be told apart; train all, or none")
+        raise BertstreamError("the encoder's layers cannot be told apart; train all, or none")
     if last > len(layers):
-        raise ValueError(f"the encoder has {len(layers)} layers, not {last}")
+        raise BertstreamError(f"the encoder has {len(layers)} layers, not {last}")
     first = next(layers[len(layers) - last].parameters())
     for weight in model.parameters():
         if weight is first:

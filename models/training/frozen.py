@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from models.nn.classifier import ClassifierHead, HeadConfig, join_segments
-from models.training.fitting import Epoch, Fit
-from models.training.objective import Split, balanced_weights, judge, losses
+from models.training.fitting import Epoch, Fit, require_finite
+from models.training.objective import balanced_weights, judge, losses
 from models.training.segments import Parts
+from models.training.splits import Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,9 @@ def fit_head(
         targets: see `objective`.
         report: called after each epoch.
         refit: or else the head is that of the last epoch on what is learned from.
+
+    Raises:
+        BertstreamError: the loss is no number any more.
     """
     with _single_thread():
         return _fit(features.join(config), targets, config, options, split, report, refit=refit)
@@ -200,7 +204,9 @@ class _Course:
         self._optimizer.step()
         self._schedule.step()
         self._averaged.update_parameters(self._network)
-        return loss.item()
+        summed = loss.item()
+        require_finite(summed, self._schedule.last_epoch, self._options.learning_rate)
+        return summed
 
     def head(self) -> ClassifierHead:
         """The averaged head, for features as the encoder gives them."""

@@ -41,10 +41,10 @@ class LabelledCorpus:
             if not document.text.strip():
                 raise CorpusError(f"{path}, line {document.line}: the text is empty")
             documents.append(document)
-            labels.append(_labels(path, document, several=documents[0].labels is not None))
+            labels.append(_labels(path, document, several=_several(documents[0])))
         if not documents:
             raise CorpusError(f"{path}: no documents")
-        return cls(path, tuple(documents), tuple(labels), documents[0].labels is not None)
+        return cls(path, tuple(documents), tuple(labels), _several(documents[0]))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,16 +110,21 @@ class LabelledCorpus:
         }
 
 
+def _several(document: LabelledDocument) -> bool:
+    """Whether its labels are given as those of one that may have any number."""
+    return document.label is None and document.labels is not None
+
+
 def _labels(path: Path, document: LabelledDocument, *, several: bool) -> Labels:
     """The labels of a document, which has a single one unless it may have several."""
     where = f"{path}, line {document.line}"
-    if document.label is not None and document.labels is not None:
+    if document.label is not None and document.labels:
         raise CorpusError(f"{where}: `label` and `labels`; give one of them")
     if several:
-        if document.labels is None:
+        if document.labels is None or document.label is not None:
             raise CorpusError(f"{where}: no `labels`, which the first document has")
         return document.labels
-    if document.labels is not None:
+    if document.labels:
         raise CorpusError(f"{where}: `labels`, where the first document has a `label`")
     if document.label is None:
         raise CorpusError(

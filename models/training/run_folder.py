@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import BertstreamError
-from models.training.checkpoint import RECORD_NAME, check_output
+from models.folders import check_output
+from models.training.checkpoint import RECORD_NAME
 from models.training.pretrain import Step, Validation
 
 RUN, LOG, CURVES = "run.json", "log.jsonl", "curves.png"

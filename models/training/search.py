@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -61,8 +61,8 @@ def search(
         The best options, and what came of each trial as JSON takes it.
 
     Raises:
-        BertstreamError: all trials have failed, or Optuna is not installed.
-        ValueError: nothing is left to search for, or see `ClassifierTraining.fit`.
+        BertstreamError: all trials have failed, nothing is left to search for, or Optuna is not
+            installed.
     """
     try:
         import optuna
@@ -72,7 +72,7 @@ def search(
         ) from None
     space = {k: v for k, v in SPACES[type(options)].items() if k not in fixed}
     if not space:
-        raise ValueError("every option that could be searched for is given")
+        raise BertstreamError("every option that could be searched for is given")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=STARTUP),
@@ -141,11 +141,15 @@ def _suggest(trial: Any, name: str, choices: Any) -> Any:
     return trial.suggest_float(name, *choices, log=name in LOGARITHMIC)
 
 
-def _given(options: Options, config: HeadConfig, space: Collection[str]) -> dict[str, Any]:
-    """The options as they are, as values of a trial."""
+def _given(options: Options, config: HeadConfig, space: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they are, as values of a trial, where the space has them."""
     hidden = ",".join(map(str, config.layers[1:-1])) or "none"
     given = asdict(options) | {"dropout": config.dropout, "hidden": hidden}
-    return {name: given[name] for name in space}
+    return {
+        name: given[name]
+        for name, choices in space.items()
+        if (given[name] in choices if len(choices) > 2 else choices[0] <= given[name] <= choices[1])
+    }
 
 
 def _with(

@@ -79,7 +79,7 @@ def test_unknown_fields_of_a_newer_release_are_passed_over(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "format 1"),
+        ({"format": 3}, "format 1 or 2"),
         ({"encoder": ""}, "encoder"),
         ({"layers": [8]}, "layers"),
         ({"layers": [8, "6", 3]}, "layers"),
@@ -170,3 +170,11 @@ def test_every_segment_of_a_concatenation_counts() -> None:
 def test_a_join_that_cannot_be_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         config(**fields)
+
+
+def test_a_head_that_joins_segments_is_of_a_format_of_its_own() -> None:
+    plain, joined = config(), config(segments="concatenation", slots=2)
+    assert json.loads(plain.to_json())["format"] == 1
+    assert "segments" not in json.loads(plain.to_json())
+    assert json.loads(joined.to_json())["format"] == 2
+    assert [HeadConfig.from_json(one.to_json()) for one in (plain, joined)] == [plain, joined]

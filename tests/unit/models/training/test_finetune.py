@@ -24,8 +24,9 @@ from models.training.finetune import Classifier, TuneOptions, fine_tune, shuffle
 from models.training.fitting import Epoch, Fit
 from models.training.frozen import FitOptions
 from models.training.labelled import LabelledCorpus
-from models.training.objective import judge, make_targets, split_by_label
+from models.training.objective import judge, make_targets
 from models.training.segments import segment_corpus
+from models.training.splits import split_by_label
 from tests.checkpoints import FAMILIES, save_checkpoint
 
 WriteCorpus = Callable[[str, Mapping[str, Sequence[str]]], Path]
@@ -139,7 +140,7 @@ def test_the_last_layers_alone(material: Material) -> None:
     assert changed
     assert {name.partition(".attention")[0].partition(".")[0] for name in changed} == {"encoder"}
     assert all(name.startswith("encoder.layer.1.") for name in changed)
-    with pytest.raises(ValueError, match="the encoder has 2 layers, not 3"):
+    with pytest.raises(BertstreamError, match="the encoder has 2 layers, not 3"):
         material.tune(replace(OPTIONS, last_layers=3))
 
 

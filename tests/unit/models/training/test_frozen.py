@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.errors import BertstreamError
 from models.nn.classifier import Combination, HeadConfig
 from models.training.fitting import Epoch, Fit
 from models.training.frozen import Features, FitOptions, fit_head, predict
-from models.training.objective import chosen, make_targets, split_by_label
+from models.training.objective import chosen, make_targets
 from models.training.segments import Parts
+from models.training.splits import split_by_label
 
 Blobs = tuple[Features, list[str]]
 
@@ -126,3 +128,30 @@ def test_independent_labels_are_learned(blobs: Blobs) -> None:
     assert fit.best.validation_accuracy is not None
     assert fit.best.validation_accuracy > 0.9
     assert chosen(predict(fit.head, features)).eq(targets).all(1).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_rare_labels_that_count_more_are_still_told_apart(multi_label: bool) -> None:
+    """With smoothed targets as well, where a weight must not pull others over."""
+    random = torch.Generator().manual_seed(0)
+    rare = torch.arange(600) % 33 == 0
+    rows = torch.randn(600, 16, generator=random) * 0.5
+    rows[rare] += 2
+    features = Features(rows, Parts.whole(600))
+    config = replace(
+        CONFIG, layers=(16, 2), labels=("a", "b"), dropout=0.0, multi_label=multi_label
+    )
+    sets = [("a", "b") if multi_label else ("b",) if one else ("a",) for one in rare.tolist()]
+    if multi_label:
+        sets = [own if one else ("a",) for own, one in zip(sets, rare.tolist(), strict=True)]
+    targets = make_targets(sets, config.labels, multi_label=multi_label)
+    options = replace(OPTIONS, epochs=60, label_smoothing=0.1, balanced=True)
+    fit = fit_head(features, targets, config, options, split_by_label(targets, 0.1, 0))
+    logits = predict(fit.head, features)
+    predicted = chosen(logits)[:, 1] if multi_label else logits.argmax(-1) == 1
+    assert predicted.eq(rare).float().mean() > 0.97
+
+
+def test_a_rate_that_is_too_high_is_said(blobs: Blobs) -> None:
+    with pytest.raises(BertstreamError, match="no number any more at step"):
+        fit_on(*blobs, CONFIG, replace(OPTIONS, learning_rate=1e30))

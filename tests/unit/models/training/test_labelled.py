@@ -67,6 +67,7 @@ def test_documents_may_have_any_number_of_labels(tmp_path: Path) -> None:
         ([{"labels": ["a"]}, {"label": "a"}], "line 2: no `labels`, which the first document has"),
         ([{"label": "a"}, {"labels": ["a"]}], "line 2: `labels`, where the first document has a"),
         ([{"label": "a", "labels": ["a"]}], "line 1: `label` and `labels`; give one"),
+        ([{"labels": ["a"]}, {"label": "a", "labels": []}], "line 2: no `labels`, which the first"),
         ([{"labels": {"a": 1}}], "line 1: `labels` is no list"),
         ([{"labels": ["a", 1.5]}], "line 1: `labels` is neither a string nor a whole number"),
     ],
@@ -78,6 +79,11 @@ def test_labels_of_all_documents_are_given_in_one_way(
     path.write_text("\n".join(json.dumps({"text": "one", **line}) for line in lines))
     with pytest.raises(CorpusError, match=said):
         LabelledCorpus.read(path)
+
+
+def test_an_empty_column_of_labels_beside_a_label_says_nothing(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "text,label,labels\none,a,\ntwo,b,\n")
+    assert (corpus.multi_label, corpus.labels) == (False, (("a",), ("b",)))
 
 
 def test_copies_have_all_of_their_originals_but_the_text(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Targets of one label or of several: their losses, and their splits."""
+"""Targets of one label or of several, and their losses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from models.training.objective import (
-    balanced_weights,
-    folds_by_label,
-    judge,
-    losses,
-    make_targets,
-    split_by_label,
-)
+from models.training.objective import balanced_weights, judge, losses, make_targets
 
 
 def several(n: int = 400) -> Tensor:
@@ -54,71 +47,24 @@ def test_a_document_of_several_labels_is_right_where_all_are() -> None:
     assert judge(torch.empty(0, 2), torch.empty(0, 2)) == (None, None)
 
 
-def test_split_keeps_the_proportions_of_labels() -> None:
-    targets = torch.tensor([0] * 100 + [1] * 50 + [2] * 2 + [3])
-    split = split_by_label(targets, 0.1, seed=3)
-    both = torch.cat([split.training, split.validation])
-    assert torch.equal(both.sort().values, torch.arange(153))
-    assert targets[split.validation].bincount(minlength=4).tolist() == [10, 5, 1, 0]
-    again, other = (split_by_label(targets, 0.1, seed=seed) for seed in (3, 4))
-    assert torch.equal(split.validation, again.validation)
-    assert not torch.equal(split.validation, other.validation)
-    whole = split_by_label(targets, 0, seed=3)
-    assert torch.equal(whole.training, torch.arange(153))
-    assert not len(whole.validation)
-
-
-def test_split_keeps_the_proportions_of_labels_that_exclude_nothing() -> None:
-    targets = several()
-    split = split_by_label(targets, 0.25, seed=0)
-    both = torch.cat([split.training, split.validation])
-    assert torch.equal(both.sort().values, torch.arange(400))
-    held_out, whole = targets[split.validation].sum(0), targets.sum(0)
-    assert torch.all((held_out - 0.25 * whole).abs() <= 0.05 * whole + 2)
-    assert torch.all(held_out >= 1)
-    none = (targets.sum(1) == 0).nonzero().squeeze(1)
-    assert len(set(none.tolist()) & set(split.validation.tolist())) == round(0.25 * len(none))
-
-
-def test_split_needs_two_documents_of_a_label() -> None:
-    with pytest.raises(ValueError, match="two documents"):
-        split_by_label(torch.tensor([0, 1, 2]), 0.1, seed=0)
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_each_document_is_in_one_fold(multi_label: bool) -> None:
-    targets = several() if multi_label else torch.tensor([0] * 100 + [1] * 53 + [2] * 7)
-    folds = list(folds_by_label(targets, 5, seed=1))
-    judged = torch.cat([fold.validation for fold in folds])
-    assert torch.equal(judged.sort().values, torch.arange(len(targets)))
-    for fold in folds:
-        both = torch.cat([fold.training, fold.validation])
-        assert torch.equal(both.sort().values, torch.arange(len(targets)))
-        assert abs(len(fold.validation) - len(targets) / 5) <= 1
-        if not multi_label:
-            counts = targets[fold.validation].bincount(minlength=3)
-            assert torch.all((counts - torch.tensor([20, 10.6, 1.4])).abs() < 1)
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_copies_are_on_the_side_of_their_original_and_judge_nothing(multi_label: bool) -> None:
-    targets = several(100) if multi_label else torch.arange(100) % 3
-    origins = torch.cat([torch.arange(100), torch.arange(100).repeat_interleave(2)])
-    whole = targets[origins]
-    splits = [split_by_label(whole, 0.2, 0, origins), *folds_by_label(whole, 4, 0, origins)]
-    for split in splits:
-        assert torch.all(split.validation < 100)
-        assert len(split.training) == 3 * (100 - len(split.validation))
-        held_out = set(split.validation.tolist())
-        assert not held_out & set(origins[split.training].tolist())
-
-
 def test_balanced_weights_let_labels_count_the_same() -> None:
     targets = torch.tensor([0] * 6 + [1] * 3 + [3])
     weights = balanced_weights(targets, 4)
     assert weights[targets].mean().item() == pytest.approx(10 * 3 / 4 / 10)
     counted = [weights[label].item() * (targets == label).sum().item() for label in (0, 1, 3)]
     assert counted == pytest.approx([2.5, 2.5, 2.5])
+
+
+def test_a_document_counts_by_what_it_has_however_targets_are_smoothed() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    single, weights = torch.tensor([0, 2, 1, 2]), torch.tensor([0.5, 1.0, 8.0])
+    torch.testing.assert_close(
+        losses(logits, single, weights, 0.1), losses(logits, single, None, 0.1) * weights[single]
+    )
+    none = torch.zeros(4, 3)
+    torch.testing.assert_close(losses(logits, none, weights, 0.1), losses(logits, none, None, 0.1))
+    whole = losses(logits, 1 - none, weights, 0.1)
+    assert torch.all(whole > losses(logits, 1 - none, None, 0.1))
 
 
 def test_balanced_weights_let_having_a_label_count_as_much_as_not_having_it() -> None:

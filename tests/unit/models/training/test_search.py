@@ -20,9 +20,10 @@ from models.training.classifier_training import ClassifierTraining, Material
 from models.training.finetune import TuneOptions
 from models.training.frozen import FitOptions
 from models.training.labelled import LabelledCorpus
-from models.training.objective import folds_by_label, judge, make_targets
+from models.training.objective import judge, make_targets
 from models.training.search import SPACES
 from models.training.segments import segment_corpus
+from models.training.splits import folds_by_label
 from models.training.stages import silent
 from tests.checkpoints import save_checkpoint
 
@@ -80,7 +81,7 @@ def test_a_part_is_measured_by_what_was_learned_from_the_others(
 
 
 def test_more_parts_than_documents_cannot_be(training: ClassifierTraining) -> None:
-    with pytest.raises(ValueError, match="fewer documents than 13 parts"):
+    with pytest.raises(BertstreamError, match="fewer documents than 13 parts"):
         training.cross_validate(FIT, HEAD, 13)
 
 
@@ -162,3 +163,23 @@ def test_a_trial_that_fails_is_not_the_best(
     with pytest.raises(BertstreamError, match="the loss is no number any more"):
         run(plan, tmp_path / "none", PLACE)
     assert not (tmp_path / "none").exists()
+
+
+def test_heads_that_all_fail_end_the_search_with_their_reason(tmp_path: Path, data: Path) -> None:
+    plan = ClassifierPlan(
+        data=data,
+        options=replace(FIT, learning_rate=1e30),
+        encoder=str(save_checkpoint(tmp_path / "encoder", "bert")),
+        trials=2,
+        fixed=frozenset({"learning_rate"}),
+    )
+    with pytest.raises(BertstreamError, match="the loss is no number any more"):
+        run(plan, tmp_path / "found", PLACE)
+
+
+def test_parts_that_leave_a_label_one_document_are_said(
+    training: ClassifierTraining,
+) -> None:
+    training._material = replace(training._material, targets=torch.arange(12))
+    with pytest.raises(BertstreamError, match="part 1 of 12, nothing can be held out: no label"):
+        training.cross_validate(FIT, HEAD, 12)
