@@ -48,7 +48,7 @@ def float32(corpus: LabelledCorpus) -> Evaluation:
 
 def score(dtype: str, corpus: LabelledCorpus) -> Evaluation:
     predicted = predict(dtype, [document.text for document in corpus.documents])
-    return evaluate(corpus.labels, predicted, LABELS)
+    return evaluate([label for (label,) in corpus.labels], predicted, LABELS)
 
 
 def test_accuracy_on_documents_it_has_not_seen(corpus: LabelledCorpus, float32: Evaluation) -> None:
