@@ -42,8 +42,12 @@ def split_by_label(
         members = _members(targets, origins)
         if max(map(len, members)) < 2:
             raise ValueError("no label has two documents")
-        draw = _draw_of_one_label if targets.ndim == 1 else _draw_of_several
-        draw(targets, members, share, random, held_out)
+        if targets.ndim == 2:
+            _draw_of_several(targets, members, share, random, held_out)
+        else:
+            for documents in members:
+                drawn = torch.randperm(len(documents), generator=random)
+                held_out[documents[drawn[: _wanted(share, len(documents))]]] = True
     return _split(held_out, origins)
 
 
@@ -81,18 +85,6 @@ def _members(targets: Tensor, origins: Tensor) -> list[Tensor]:
     return [*columns, originals[(rows.sum(1) == 0).nonzero().squeeze(1)]]
 
 
-def _draw_of_one_label(
-    targets: Tensor,
-    members: list[Tensor],
-    share: float,
-    random: torch.Generator,
-    held_out: Tensor,
-) -> None:
-    for documents in members:
-        n = _wanted(share, len(documents))
-        held_out[documents[torch.randperm(len(documents), generator=random)[:n]]] = True
-
-
 def _draw_of_several(
     targets: Tensor,
     members: list[Tensor],
@@ -100,6 +92,7 @@ def _draw_of_several(
     random: torch.Generator,
     held_out: Tensor,
 ) -> None:
+    """Hold documents out, in place; see `split_by_label`."""
     left = torch.tensor([len(documents) for documents in members[:-1]])  # (n_labels,)
     settled = torch.zeros(len(targets), dtype=torch.bool)
     for documents in sorted(members, key=len):
