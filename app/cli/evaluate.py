@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.training.labelled import LabelledCorpus
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+NO_PICTURES = "--pictures are for one label a document: leave them out"
 
 
 def evaluate(
@@ -73,7 +74,7 @@ def evaluate(
 
     corpus = LabelledCorpus.read(data)
     if pictures is not None and corpus.multi_label:
-        raise BertstreamError("--pictures are for one label a document: leave them out")
+        raise BertstreamError(NO_PICTURES)
     evaluations: list[tuple[Answers, Evaluation]] = []
     for name in (model, *([] if against is None else [against])):
         if through_kafka:
@@ -142,7 +143,7 @@ def _draw(scores: Evaluation, folder: Path) -> None:
             f"{error.name} is not installed: pip install 'bertstream[training]'"
         ) from None
     if scores.calibration is None:
-        raise BertstreamError("--pictures are for one label a document: leave them out")
+        raise BertstreamError(NO_PICTURES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         plot_confusion(scores, folder / "confusion.png")

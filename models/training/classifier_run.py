@@ -17,7 +17,7 @@ from models.inference.checkpoint import BUILTIN, load_encoder
 from models.inference.engine import Engine
 from models.inference.transformer import Trust
 from models.nn.classifier import Combination, HeadConfig, Pooling
-from models.text.augmentation import RATES, Augmentation, augment, read_synonyms
+from models.text.augmentation import RATES, Augmentation, Copy, augment, read_synonyms
 from models.text.corpora import file_facts
 from models.text.tokenizer import Tokenizer
 from models.training.checkpoint import ENCODER_NAME, make_record, write_classifier
@@ -122,6 +122,7 @@ def run(
     measured = None if plan.evaluation is None else _read_measured(plan.evaluation, corpus)
     listed = None if plan.copies is None else plan.copies.synonyms
     synonyms = {} if listed is None else read_synonyms(listed)
+    listed_facts = None if listed is None else file_facts(listed)
     with stage("loading", None) as steps:
         checkpoint = load_encoder(plan.encoder, plan.pooling, trust=place.trust, progress=steps.say)
     engine = Engine(
@@ -132,10 +133,20 @@ def run(
         segment_overlap=place.segment_overlap,
     )
     encoder = engine.describe()
-    augmentation = None
-    if plan.copies is not None:
+    copies: dict[str, Any] | None = None
+    if plan.copies is None:
+        material = _material(engine, corpus, [])
+    else:
         augmentation = plan.copies.augmentation(checkpoint.tokenizer, synonyms)
-    material = _material(plan, engine, augmentation, corpus)
+        made = _augment(corpus, plan.copies, augmentation, plan.options.seed)
+        material = _material(engine, corpus, made)
+        copies = {
+            "of_each": plan.copies.of_each,
+            "minimum": plan.copies.minimum,
+            "made": len(made),
+            **{name: getattr(augmentation, name) for name in RATES},
+            "synonyms": listed_facts,
+        }
     measured_segments = None if measured is None else segment_corpus(engine, measured)
     width = engine.forward(material.corpus.segments[:1]).shape[1]
     config = _head(plan, width, corpus)
@@ -160,7 +171,7 @@ def run(
         "torch": version("torch"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **make_record(fit, options, encoder, corpus, scores, measured),
-        "copies": None if augmentation is None else _copies(plan, augmentation, material),
+        "copies": copies,
         **facts,
     }
     frozen = isinstance(options, FitOptions)
@@ -185,43 +196,27 @@ def _read_measured(path: Path, corpus: LabelledCorpus) -> LabelledCorpus:
     return measured
 
 
-def _material(
-    plan: ClassifierPlan,
-    engine: Engine,
-    augmentation: Augmentation | None,
-    corpus: LabelledCorpus,
-) -> Material:
-    """The documents, and their copies behind them, as the training takes them."""
-    whole, origins = corpus, list(range(len(corpus.documents)))
-    if plan.copies is not None and augmentation is not None:
-        copies = augment(
-            [document.text for document in corpus.documents],
-            corpus.labels,
-            augmentation,
-            minimum=plan.copies.minimum,
-            copies=plan.copies.of_each,
-            seed=plan.options.seed,
-        )
-        whole = corpus.with_copies(copies)
-        origins += [copy.origin for copy in copies]
-    return Material(
-        segment_corpus(engine, whole),
-        make_targets(whole.labels, corpus.classes, multi_label=corpus.multi_label),
-        torch.tensor(origins),
+def _augment(
+    corpus: LabelledCorpus, copies: Copies, augmentation: Augmentation, seed: int
+) -> list[Copy]:
+    return augment(
+        [document.text for document in corpus.documents],
+        corpus.labels,
+        augmentation,
+        minimum=copies.minimum,
+        copies=copies.of_each,
+        seed=seed,
     )
 
 
-def _copies(plan: ClassifierPlan, augmentation: Augmentation, material: Material) -> dict[str, Any]:
-    """How copies were made, as JSON takes it."""
-    assert plan.copies is not None
-    listed = plan.copies.synonyms
-    return {
-        "of_each": plan.copies.of_each,
-        "minimum": plan.copies.minimum,
-        "made": material.copies,
-        **{name: getattr(augmentation, name) for name in RATES},
-        "synonyms": None if listed is None else file_facts(listed),
-    }
+def _material(engine: Engine, corpus: LabelledCorpus, copies: Sequence[Copy]) -> Material:
+    """The documents, and their copies behind them, as the training takes them."""
+    whole = corpus.with_copies(copies)
+    return Material(
+        segment_corpus(engine, whole),
+        make_targets(whole.labels, corpus.classes, multi_label=corpus.multi_label),
+        torch.tensor([*range(len(corpus.documents)), *(copy.origin for copy in copies)]),
+    )
 
 
 def _head(plan: ClassifierPlan, width: int, corpus: LabelledCorpus) -> HeadConfig:

@@ -140,8 +140,8 @@ class ClassifierTraining:
                     features, material.targets, config, options, split, passed, refit=refit
                 )
         self._restore()
-        learned = len(material.corpus.select(split.training).segments)
-        with self._stage(f"{what}fine-tuning", options.epochs * learned) as steps:
+        _, learned = material.corpus.parts.select(split.training)
+        with self._stage(f"{what}fine-tuning", options.epochs * len(learned)) as steps:
             return fine_tune(
                 self._checkpoint,
                 material.corpus,
@@ -180,25 +180,22 @@ class ClassifierTraining:
         Raises:
             BertstreamError: see `fit`; or there are fewer documents than parts.
         """
-        if folds > len(self._material.targets) - self._material.copies:
-            raise BertstreamError(f"there are fewer documents than {folds} parts")
-        losses: list[float] = []
-        accuracies: list[float] = []
         material = self._material
+        if folds > len(material.targets) - material.copies:
+            raise BertstreamError(f"there are fewer documents than {folds} parts")
+        found = CrossValidation((), ())
         parts = folds_by_label(material.targets, folds, options.seed, material.origins)
         for number, fold in enumerate(parts, 1):
-            fit = self.fit(options, config, fold.training, what=f"{what}part {number} of {folds}, ")
+            part = f"{what}part {number} of {folds}, "
+            fit = self.fit(options, config, fold.training, what=part)
             held_out = material.select(fold.validation)
-            logits = self.predict(
-                fit.head, held_out.corpus, f"{what}part {number} of {folds}, measuring"
-            )
+            logits = self.predict(fit.head, held_out.corpus, f"{part}measuring")
             loss, accuracy = judge(logits, held_out.targets)
             assert loss is not None
             assert accuracy is not None
-            losses.append(loss)
-            accuracies.append(accuracy)
-            report(number, CrossValidation(tuple(losses), tuple(accuracies)))
-        return CrossValidation(tuple(losses), tuple(accuracies))
+            found = CrossValidation((*found.losses, loss), (*found.accuracies, accuracy))
+            report(number, found)
+        return found
 
     def _encoded(self) -> Features:
         """What the frozen encoder gives for all documents."""

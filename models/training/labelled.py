@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,8 @@ class LabelledCorpus:
     documents: tuple[LabelledDocument, ...]
     labels: tuple[Labels, ...]
     """Of each document: its one label, or any number of them where it is `multi_label`."""
+    file: Mapping[str, Any]
+    """Name and hash, as it was when it was read."""
     multi_label: bool = False
 
     @classmethod
@@ -44,7 +46,8 @@ class LabelledCorpus:
             labels.append(_labels(path, document, several=_several(documents[0])))
         if not documents:
             raise CorpusError(f"{path}: no documents")
-        return cls(path, tuple(documents), tuple(labels), _several(documents[0]))
+        several = _several(documents[0])
+        return cls(path, tuple(documents), tuple(labels), file_facts(path), several)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class LabelledCorpus:
     def describe(self) -> dict[str, Any]:
         """Name, hash and sizes, for the record of a training."""
         return {
-            **file_facts(self.path),
+            **self.file,
             "documents": len(self.documents),
             "labels": dict(sorted(Counter(chain(*self.labels)).items())),
         }

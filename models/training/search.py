@@ -78,8 +78,7 @@ def search(
         sampler=optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=STARTUP),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
     )
-    study.enqueue_trial(_given(options, config, space), skip_if_exists=True)
-
+    study.enqueue_trial(_given(options, config, space))
     failures: list[BertstreamError] = []
 
     def objective(trial: Any) -> float:

@@ -115,3 +115,10 @@ def test_labels_that_a_classifier_lacks_are_refused(tmp_path: Path) -> None:
 def test_too_little_to_learn_from(tmp_path: Path, content: str, said: str) -> None:
     with pytest.raises(CorpusError, match=said):
         read(tmp_path, content).require_several()
+
+
+def test_a_file_that_is_gone_since_is_described_as_it_was_read(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "text,label\none,a\ntwo,b\n")
+    before = corpus.describe()
+    corpus.path.unlink()
+    assert corpus.describe() == before
